@@ -1,0 +1,226 @@
+"""Brings every committed transition to every sink, at least once and in order within an incident.
+
+Each sink has a task of its own, so that a dead one delays nobody. A row leaves the store's pending rows only after the
+sink took it: a crash in between sends it again, under the same `event_id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from foreshock.alerting.sinks.base import Sink
+from foreshock.alerting.state import Kind, Transition
+from foreshock.core.clock import Clock
+from foreshock.core.errors import ForeshockError, SinkRejected, SinkUnavailable, StoreUnavailable
+
+BACK_OFF_BASE_S = 1.0
+BACK_OFF_CAP_S = 60.0
+MAX_RETRY_AFTER_S = 3_600.0
+GIVE_UP_AFTER_S = 7 * 86_400
+BATCH_ROWS = 32  # in flight at once to one sink, each of another incident
+IDLE_POLL_S = 5.0  # how late a row is found that nobody announced, for example after a restart
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One transition of one incident on its way to one sink: the row of the outbox."""
+
+    event_id: str
+    incident_id: str
+    sink: str
+    kind: Kind
+    sequence: int
+    event: dict[str, Any]
+    created_s: float  # UTC, when it was committed
+    attempts: int = 0
+    next_attempt_s: float = 0.0  # UTC
+
+
+def deliveries(
+    transition: Transition, event: dict[str, Any], *, sinks: Sequence[str], created_s: float
+) -> tuple[Delivery, ...]:
+    """One row for each sink, due at once."""
+    return tuple(
+        Delivery(
+            transition.event_id, transition.incident_id, sink, transition.kind, transition.sequence, event, created_s
+        )
+        for sink in dict.fromkeys(sinks)
+    )
+
+
+class Outcome(StrEnum):
+    """What became of one attempt; used word for word as metric label."""
+
+    DELIVERED = "delivered"
+    POSTPONED = "postponed"
+    REJECTED = "rejected"
+    GIVEN_UP = "given_up"
+    STORE_UNAVAILABLE = "store_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The result of sending one row; `next_attempt_s` (UTC) is set where it was postponed."""
+
+    delivery: Delivery
+    outcome: Outcome
+    message: str = ""
+    next_attempt_s: float | None = None
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the outbox tells whoever counts and logs; `event_id` is None where the store itself failed."""
+
+    sink: str
+    outcome: Outcome
+    event_id: str | None = None
+    message: str = ""
+
+
+class OutboxStore(Protocol):
+    """The port that the database implements; both calls block and are made from a thread."""
+
+    def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
+        """The rows that are due: per incident only the oldest that is not settled, firing first, at most `limit`."""
+        ...
+
+    def settle(self, attempts: Sequence[Attempt], *, now_s: float) -> None:
+        """Record all outcomes in one transaction."""
+        ...
+
+
+def _nobody_listens(_report: Report) -> None:
+    pass
+
+
+class Outbox:
+    """Drains the store's pending rows to the sinks until it is cancelled."""
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        sinks: Sequence[Sink],
+        clock: Clock,
+        *,
+        jitter: random.Random | None = None,
+        report: Callable[[Report], None] = _nobody_listens,
+    ) -> None:
+        jitter = jitter or random.Random()  # noqa: S311 - jitter is no secret
+        self._lanes = tuple(_Lane(sink, store, clock, jitter, report) for sink in sinks)
+
+    def notify(self) -> None:
+        """Say that rows were committed; call it from the event loop. Without it they are found within `IDLE_POLL_S`."""
+        for lane in self._lanes:
+            lane.wake.set()
+
+    async def run(self) -> None:
+        """Deliver for ever, one task a sink; cancelling it is the way to stop, and loses nothing."""
+        async with asyncio.TaskGroup() as tasks:
+            for lane in self._lanes:
+                tasks.create_task(lane.run(), name=f"outbox-{lane.sink.name}")
+
+    async def flush(self) -> bool:
+        """Send all that is due now; True if every sink took all of it. Bound it with a time-out of your own."""
+        return all(await asyncio.gather(*(lane.flush() for lane in self._lanes)))
+
+    async def close(self) -> None:
+        """Close every sink."""
+        await asyncio.gather(*(lane.sink.close() for lane in self._lanes))
+
+
+class _Lane:
+    """One sink with its queue, its patience and nothing shared with the other lanes."""
+
+    def __init__(
+        self, sink: Sink, store: OutboxStore, clock: Clock, jitter: random.Random, report: Callable[[Report], None]
+    ) -> None:
+        self.sink = sink
+        self.wake = asyncio.Event()
+        self._store = store
+        self._clock = clock
+        self._jitter = jitter
+        self._report = report
+        self._failures = 0  # rounds in a row in which the sink took nothing
+        self._one_round_at_a_time = asyncio.Lock()
+
+    async def run(self) -> None:
+        while True:
+            self.wake.clear()
+            pause_s, sent = await self.round()
+            if pause_s:
+                await self._clock.sleep(pause_s)  # a sink that is down is not woken by news
+            elif not sent:
+                await self._wait_for_news()
+
+    async def flush(self) -> bool:
+        while True:
+            pause_s, sent = await self.round()
+            if pause_s or not sent:
+                return not pause_s
+
+    async def round(self) -> tuple[float, int]:
+        """Send one batch; how long to leave the sink alone afterwards (0: not at all), and how many rows it held."""
+        async with self._one_round_at_a_time:
+            limit = 1 if self._failures else BATCH_ROWS  # one probe for a sink that was down
+            try:
+                rows = await asyncio.to_thread(
+                    self._store.pending, self.sink.name, limit=limit, now_s=self._clock.now_s()
+                )
+                attempts = await asyncio.gather(*(self._attempt(row) for row in rows))
+                if attempts:
+                    await asyncio.to_thread(self._store.settle, attempts, now_s=self._clock.now_s())
+            except ForeshockError as error:  # the store: locked, full or damaged; the rows stay, and go out again
+                self._report(Report(self.sink.name, Outcome.STORE_UNAVAILABLE, None, str(error)))
+                self._failures += 1
+                asked_s = error.retry_after_s if isinstance(error, StoreUnavailable) else None
+                return self._back_off_s(self._failures, asked_s or 0.0), 0
+        for attempt in attempts:
+            self._report(Report(self.sink.name, attempt.outcome, attempt.delivery.event_id, attempt.message))
+        return self._pause_s(attempts), len(attempts)
+
+    def _pause_s(self, attempts: Sequence[Attempt]) -> float:
+        """Nothing taken and something postponed: the sink is down. One bad row among good ones waits alone."""
+        postponed = [attempt for attempt in attempts if attempt.outcome in {Outcome.POSTPONED, Outcome.GIVEN_UP}]
+        if not attempts or len(postponed) < len(attempts):
+            self._failures = 0
+            return 0.0
+        self._failures += 1
+        return self._back_off_s(self._failures, max(attempt.retry_after_s for attempt in postponed))
+
+    async def _attempt(self, row: Delivery) -> Attempt:
+        try:
+            await self.sink.send(row.event, event_id=row.event_id)
+        except SinkRejected as error:
+            return Attempt(row, Outcome.REJECTED, str(error))
+        except SinkUnavailable as error:
+            return self._not_taken(row, str(error), error.retry_after_s or 0.0)
+        except Exception as error:  # noqa: BLE001 - a fault in one sink must not stop the others; it is reported
+            return self._not_taken(row, f"Sink {self.sink.name!r} failed with {type(error).__name__}; report it.", 0.0)
+        return Attempt(row, Outcome.DELIVERED)
+
+    def _not_taken(self, row: Delivery, message: str, retry_after_s: float) -> Attempt:
+        now_s = self._clock.now_s()
+        if now_s - row.created_s >= GIVE_UP_AFTER_S:
+            return Attempt(row, Outcome.GIVEN_UP, f"{message} Given up after 7 days.", retry_after_s=retry_after_s)
+        wait_s = self._back_off_s(row.attempts + 1, retry_after_s)
+        return Attempt(row, Outcome.POSTPONED, message, now_s + wait_s, retry_after_s)
+
+    def _back_off_s(self, failures: int, retry_after_s: float) -> float:
+        """Full jitter up to 1, 2, 4, ... 60 s, and never sooner than the receiver asked for."""
+        cap_s = min(BACK_OFF_CAP_S, BACK_OFF_BASE_S * 2.0 ** min(failures - 1, 10))
+        return max(self._jitter.uniform(0.0, cap_s), min(retry_after_s, MAX_RETRY_AFTER_S), 0.01)
+
+    async def _wait_for_news(self) -> None:
+        waiting = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(self._clock.sleep(IDLE_POLL_S))]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()

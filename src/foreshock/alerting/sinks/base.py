@@ -1,0 +1,52 @@
+"""What every sink promises: an event was taken, or one of two errors says whether sending it again can help."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SinkName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        max_length=63,
+        description="What manifests call this sink: lower-case letters, digits and dashes.",
+    ),
+]
+
+
+class BaseSinkSettings(BaseModel):
+    """What the settings of all sinks share: frozen, unknown keys refused, and no value repeated in an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: SinkName
+
+
+class Sink(Protocol):
+    """A receiver of events. `send` returns only once the receiver took the event; sent twice is taken once."""
+
+    @property
+    def name(self) -> str:
+        """The name that the administrator gave; it stands in logs, metrics and the outbox."""
+        ...
+
+    async def send(self, event: dict[str, Any], *, event_id: str) -> None:
+        """Deliver one CloudEvent; every delivery of the same `event_id` carries that identity.
+
+        Raises:
+            SinkUnavailable: it may be taken later, and not before `retry_after_s` where that is set.
+            SinkRejected: this event will never be taken.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what the sink holds; calling it twice is harmless."""
+        ...
+
+
+def one_line(event: dict[str, Any], *, ascii_only: bool) -> str:
+    """The event as JSON without a line break, whatever its strings hold."""
+    return json.dumps(event, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,56 @@
+"""The contract of a detector: it learns from vectors, scores vectors, says which metric mattered, and is plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
+
+from foreshock.core.frame import Array
+from foreshock.detectors.rules import Rules
+from foreshock.features.schema import Schema
+
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a detector may know while it learns, beside the vectors."""
+
+    schema: Schema
+    rules: Rules
+    false_alarms_per_s: float  # this detector's share of the budget
+    precision: Array  # of the lightly smoothed residuals, (n_metrics,), from the baseline
+    seed: int
+
+
+class Detector(Protocol):
+    """Vectors are (n, n_metrics, n_statistics), as `features.schema.STATISTICS` names them."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def fit(cls, vectors: Array, lesson: Lesson) -> Self:
+        """Learn from held-out vectors of ordinary time; equal input and seed give equal arrays."""
+        ...
+
+    def score(self, vectors: Array, rules: Rules) -> Array:
+        """Raw scores (n,): higher is more anomalous and keeps growing outside what was seen."""
+        ...
+
+    def contributions(self, vectors: Array, rules: Rules) -> Array:
+        """How much each metric had to do with the score: (n, n_metrics), not negative, in no unit."""
+        ...
+
+    def dump(self) -> Arrays:
+        """Everything the detector knows, as plain arrays."""
+        ...
+
+    @classmethod
+    def load(cls, arrays: Arrays) -> Self:
+        """The detector that `dump` came from: its scores are identical."""
+        ...
+
+    @classmethod
+    def stack(cls, members: tuple[Self, ...]) -> Self:
+        """One detector whose row i is judged by member i: a fleet in one block."""
+        ...

@@ -1,0 +1,108 @@
+"""`ensemble`: the largest of the calibrated channels, calibrated once more together. Each sees what the others cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.core.frame import Array
+from foreshock.detectors.base import Arrays, Detector, Lesson
+from foreshock.detectors.calibrate import Calibration, calibrate
+from foreshock.detectors.correlation import Correlation
+from foreshock.detectors.isolation_forest import IsolationForest
+from foreshock.detectors.level import Level
+from foreshock.detectors.rules import Rules
+
+DETECTORS: tuple[type[Detector], ...] = (Level, Correlation, IsolationForest)
+ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
+    "ensemble": DETECTORS,
+    **{detector.name: (detector,) for detector in DETECTORS},
+}
+_BLEND = 4  # channels explain a score in proportion to this power of their own: the largest leads, ties are shared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ensemble:
+    """Calibrated channels and their joint calibration: the one scorer behind every `algorithm`."""
+
+    channels: tuple[Detector, ...]
+    calibrations: tuple[Calibration, ...]
+    joint: Calibration
+
+    @classmethod
+    def fit(cls, algorithm: str, vectors: Array, folds: NDArray[np.int64], lesson: Lesson, teaches: NDArray[np.bool_]) -> Self:
+        """Learn from held-out vectors (n, n_metrics, n_statistics).
+
+        `folds` (n,) numbers the blocks of time: a channel is calibrated on blocks that it was not fitted on.
+        `teaches` (n,) is False for windows that fired: they stay out of the fits, and in the calibration.
+        """
+        kinds = ALGORITHMS[algorithm]
+        if vectors.shape[1] < 2 and len(kinds) > 1:
+            kinds = tuple(kind for kind in kinds if kind is not Correlation)
+        share = Lesson(
+            lesson.schema, lesson.rules, lesson.false_alarms_per_s / len(kinds), lesson.precision, lesson.seed
+        )
+        channels, calibrations, held_out = [], [], []
+        for kind in kinds:
+            raw = _cross_scores(kind, vectors, folds, share, teaches)
+            channels.append(kind.fit(vectors[teaches], share))
+            calibrations.append(calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s))
+            held_out.append(calibrations[-1](raw))
+        largest = np.max(np.stack(held_out), axis=0)
+        joint = calibrate(largest, lesson.schema.step_s, lesson.false_alarms_per_s)
+        # the joint step may ask for more than each channel alone does, never for less
+        return cls(tuple(channels), tuple(calibrations), Calibration(joint.middle, max(joint.threshold, 1.0)))
+
+    def channel_scores(self, vectors: Array, rules: Rules) -> Array:
+        """Calibrated scores of the channels, (n_channels, n)."""
+        pairs = zip(self.channels, self.calibrations, strict=True)
+        return np.stack([calibration(channel.score(vectors, rules)) for channel, calibration in pairs])
+
+    def score(self, vectors: Array, rules: Rules) -> Array:
+        """Calibrated scores (n,): 1.0 spends the budget, 0 is the middle of normal, without an upper end."""
+        return self.joint(self.channel_scores(vectors, rules).max(axis=0))
+
+    def contributions(self, vectors: Array, rules: Rules) -> Array:
+        """Shares of the metrics in each score, (n, n_metrics); every row adds up to 1."""
+        scores = self.channel_scores(vectors, rules)
+        weights = (scores / np.maximum(scores.max(axis=0), 1e-12)) ** _BLEND
+        total = np.zeros(vectors.shape[:2])
+        for weight, channel in zip(weights, self.channels, strict=True):
+            shares = channel.contributions(vectors, rules)
+            total += weight[:, None] * shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+        return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12))
+
+    def dump(self) -> Arrays:
+        """All channels' arrays under `<channel>.<name>`, and the calibrations as (n_channels + 1, 2)."""
+        arrays: Arrays = {}
+        for channel in self.channels:
+            arrays.update({f"{channel.name}.{name}": array for name, array in channel.dump().items()})
+        rows = [(each.middle, each.threshold) for each in (*self.calibrations, self.joint)]
+        return {**arrays, "calibrations": np.array(rows)}
+
+    @classmethod
+    def load(cls, arrays: Arrays) -> Self:
+        """The ensemble that `dump` came from."""
+        channels = []
+        for kind in DETECTORS:
+            own = {name.split(".", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{kind.name}.")}
+            if own:
+                channels.append(kind.load(own))
+        rows = [Calibration(float(middle), float(threshold)) for middle, threshold in arrays["calibrations"]]
+        return cls(tuple(channels), tuple(rows[:-1]), rows[-1])
+
+
+def _cross_scores(
+    kind: type[Detector], vectors: Array, folds: NDArray[np.int64], lesson: Lesson, teaches: NDArray[np.bool_]
+) -> Array:
+    """Score every block of time by a detector that was fitted on the others: (n,)."""
+    scores = np.full(len(vectors), np.nan)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        others = ~inside & teaches
+        if others.any():
+            scores[inside] = kind.fit(vectors[others], lesson).score(vectors[inside], lesson.rules)
+    return scores

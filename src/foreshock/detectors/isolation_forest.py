@@ -1,0 +1,99 @@
+"""`isolation_forest`: the shape of the whole window is rare. Liu, Ting and Zhou (2008), made to grow outside the known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from foreshock.core.frame import Array
+from foreshock.detectors import forest
+from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.rules import Rules
+from foreshock.features.schema import DEVIATION, INDEX, RAW
+
+_DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name != "deviation_long")
+_RAW = tuple(INDEX[name] for name in RAW if name != "data_availability")  # a gap is no shape of the service
+_REACH = 0.1  # what one e-fold of distance outside the known range adds to a score that lies between 0 and 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IsolationForest:
+    """A forest over the window statistics, and the range it knows: a plain forest stands still outside of it.
+
+    With a load among the metrics, raw statistics stay out: they follow the load wherever it goes.
+    """
+
+    name: ClassVar[str] = "isolation_forest"
+    trees: forest.Forest | forest.ForestBlock
+    with_raw: bool
+    middle: Array  # (n_features,) what stands for a missing statistic and for a metric that does not count
+    low: Array  # (n_features,)
+    high: Array
+
+    @classmethod
+    def fit(cls, vectors: Array, lesson: Lesson) -> Self:
+        with_raw = not lesson.rules.is_load.any()
+        flat = _features(vectors, with_raw=with_raw)
+        with np.errstate(invalid="ignore"):
+            middle = np.nan_to_num(np.nanmedian(np.where(np.isfinite(flat).any(axis=0), flat, 0.0), axis=0))
+        rows = _filled(vectors, lesson.rules, with_raw=with_raw, middle=middle)
+        low, high = np.quantile(rows, [0.001, 0.999], axis=0)
+        return cls(forest.fit(rows, seed=lesson.seed), with_raw, middle, low, high)
+
+    def score(self, vectors: Array, rules: Rules) -> Array:
+        rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
+        outside = np.log1p(self._outside(rows).max(axis=-1))
+        if isinstance(self.trees, forest.ForestBlock):
+            return np.asarray(forest.score_fleet(self.trees, rows) + _REACH * outside)
+        return np.asarray(forest.score(self.trees, rows) + _REACH * outside)
+
+    def contributions(self, vectors: Array, rules: Rules) -> Array:
+        if isinstance(self.trees, forest.ForestBlock):
+            raise TypeError("take one member out of a fleet to explain its score")
+        rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
+        credits = np.maximum(0.0, forest.credits(self.trees, rows))
+        credits = credits / np.maximum(credits.sum(axis=1, keepdims=True), 1e-12)
+        beyond = np.log1p(self._outside(rows))
+        by_feature = (credits + beyond).reshape(len(rows), vectors.shape[1], -1)
+        return np.asarray(by_feature.sum(axis=-1))
+
+    def _outside(self, rows: Array) -> Array:
+        """Distance outside the known range in units of its width, (n, n_features)."""
+        width = np.maximum(self.high - self.low, 1e-3 * np.maximum(np.abs(self.high), np.abs(self.low)) + 1e-9)
+        return np.maximum(0.0, np.maximum(rows - self.high, self.low - rows)) / width
+
+    def dump(self) -> Arrays:
+        own = {"middle": self.middle, "low": self.low, "high": self.high, "with_raw": np.array([float(self.with_raw)])}
+        if isinstance(self.trees, forest.ForestBlock):
+            raise TypeError("a fleet is dumped member by member")
+        return {**own, **{f"trees_{name}": array for name, array in forest.dump(self.trees).items()}}
+
+    @classmethod
+    def load(cls, arrays: Arrays) -> Self:
+        trees = {name.removeprefix("trees_"): array for name, array in arrays.items() if name.startswith("trees_")}
+        middle = arrays["middle"]
+        return cls(
+            forest.load(trees, len(middle)), bool(arrays["with_raw"][0]), middle, arrays["low"], arrays["high"]
+        )
+
+    @classmethod
+    def stack(cls, members: tuple[Self, ...]) -> Self:
+        trees = tuple(member.trees for member in members if isinstance(member.trees, forest.Forest))
+        return cls(
+            forest.pack(trees),
+            members[0].with_raw,
+            *(np.stack([getattr(member, name) for member in members]) for name in ("middle", "low", "high")),
+        )
+
+
+def _features(vectors: Array, *, with_raw: bool) -> Array:
+    chosen = list(_RAW + _DEVIATIONS if with_raw else _DEVIATIONS)
+    return np.asarray(vectors[..., chosen].reshape(len(vectors), -1))
+
+
+def _filled(vectors: Array, rules: Rules, *, with_raw: bool, middle: Array) -> Array:
+    flat = _features(vectors, with_raw=with_raw)
+    counts = np.repeat(rules.any_counts(vectors), flat.shape[1] // vectors.shape[1], axis=1)
+    return np.where(counts & np.isfinite(flat), flat, middle)

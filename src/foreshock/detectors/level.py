@@ -1,0 +1,66 @@
+"""`level`: a metric leaves its expected level, at once or slowly, or begins to scatter. Robust z at several scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from foreshock.core.frame import Array
+from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.rules import Rules
+from foreshock.detectors.tails import Tails, fit_tails
+from foreshock.features.schema import INDEX
+
+# From one sample to six windows: a spike and a drift of hours each stand out of the scale that is theirs.
+SCALES = ("deviation_last", "deviation_recent", "deviation_mean", "deviation_long")
+_GAPS = ("gap_recent", "gap_recent", "gap_mean", "gap_long")
+_LEAST_SCATTER = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """Each metric's deviations at each scale, and the logarithm of its scatter, against their own held-out tails."""
+
+    name: ClassVar[str] = "level"
+    tails: Tails  # (n_metrics, len(SCALES) + 1)
+
+    @classmethod
+    def fit(cls, vectors: Array, lesson: Lesson) -> Self:
+        return cls(
+            fit_tails(
+                _statistics(vectors), _counted(vectors, lesson.rules), lesson.schema.step_s, lesson.false_alarms_per_s
+            )
+        )
+
+    def score(self, vectors: Array, rules: Rules) -> Array:
+        return np.asarray(self._excess(vectors, rules).max(axis=(-1, -2)))
+
+    def contributions(self, vectors: Array, rules: Rules) -> Array:
+        return np.asarray(self._excess(vectors, rules).max(axis=-1))
+
+    def _excess(self, vectors: Array, rules: Rules) -> Array:
+        return np.where(_counted(vectors, rules), np.abs(self.tails.excess(_statistics(vectors))), 0.0)
+
+    def dump(self) -> Arrays:
+        return {"middle": self.tails.middle, "spread": self.tails.spread, "threshold": self.tails.threshold}
+
+    @classmethod
+    def load(cls, arrays: Arrays) -> Self:
+        return cls(Tails(arrays["middle"], arrays["spread"], arrays["threshold"]))
+
+    @classmethod
+    def stack(cls, members: tuple[Self, ...]) -> Self:
+        return cls(Tails.stack(tuple(member.tails for member in members)))
+
+
+def _statistics(vectors: Array) -> Array:
+    scatter = np.log(vectors[..., INDEX["deviation_standard_deviation"], None] + _LEAST_SCATTER)
+    return np.concatenate([vectors[..., [INDEX[name] for name in SCALES]], scatter], axis=-1)
+
+
+def _counted(vectors: Array, rules: Rules) -> Array:
+    expected = vectors[..., INDEX["expected_mean"]]
+    counted = [rules.counts(vectors[..., INDEX[gap]], expected) for gap in _GAPS]
+    return np.stack([*counted, rules.spread_counts(vectors)], axis=-1)

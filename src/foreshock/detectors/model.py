@@ -1,0 +1,102 @@
+"""A trained model: everything that turns rows of samples into scores, and nothing else. Plain arrays, no state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.core.frame import Array, Frame
+from foreshock.detectors.base import Lesson
+from foreshock.detectors.ensemble import Ensemble
+from foreshock.detectors.rules import Rules
+from foreshock.features.baseline import LEVEL_DAYS, Baseline, describe, fit_baseline
+from foreshock.features.calendar import DAY_S
+from foreshock.features.schema import INDEX, Schema
+from foreshock.features.seasonality import quiet_median
+
+FOLDS = 4
+_TRIM = 1.3  # a held-out window beyond this score of the first fit is an incident in the history: it must not teach
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A baseline, the channels over its vectors, and how often each metric was there while they were learnt."""
+
+    schema: Schema
+    baseline: Baseline
+    ensemble: Ensemble
+    availability: Array  # (n_metrics,) share of the training rows that were measured
+    throttle_levels: Array  # held-out quantiles of the cheap check, see engine/throttle.py
+
+    def vectors(self, frame: Frame, first_row: int) -> Array:
+        """Describe every window that ends at `first_row` or later; see `features.baseline.describe`."""
+        expected, usual = self.baseline.expect(frame)
+        return describe(frame, self.schema, expected, usual, self.baseline.explained_by, first_row)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """How to train: what the manifest decides."""
+
+    schema: Schema
+    rules: Rules
+    algorithm: str
+    false_alarms_per_s: float
+    periods_s: tuple[int, ...] | None
+    time_zone: str
+    seed: int = 0
+
+
+def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
+    """Train on the history in `frame`; rows where `teaches` (n_times,) is False calibrate but do not teach.
+
+    Every channel sees only held-out vectors: the baseline of a block of time is fitted on the other blocks, so that
+    what is learnt and calibrated is what production will see, not what a baseline makes of its own rows.
+    """
+    loads = tuple(int(column) for column in np.flatnonzero(course.rules.is_load))
+    folds = np.arange(frame.n_times) * FOLDS // frame.n_times
+    vectors = _held_out(frame, course, loads, folds, teaches)
+    usable = np.isfinite(vectors[:, :, INDEX["mean"]]).any(axis=1)
+    baseline = fit_baseline(frame, teaches, loads, course.periods_s, course.time_zone, course.schema)
+    lesson = Lesson(course.schema, course.rules, course.false_alarms_per_s, baseline.precision, course.seed)
+    ensemble = Ensemble.fit(course.algorithm, vectors[usable], folds[usable], lesson, teaches[usable])
+    availability = np.isfinite(frame.values).mean(axis=0)
+    return Model(course.schema, baseline, ensemble, availability, np.zeros(0))
+
+
+def _held_out(
+    frame: Frame, course: Course, loads: tuple[int, ...], folds: NDArray[np.int64], teaches: NDArray[np.bool_]
+) -> Array:
+    """Vectors of every row from a baseline that never saw the row's block, with the level of the days before it."""
+    parts = []
+    for fold in range(FOLDS):
+        inside = np.flatnonzero(folds == fold)
+        if not len(inside):
+            continue
+        baseline = fit_baseline(
+            frame, teaches & (folds != fold), loads, course.periods_s, course.time_zone, course.schema
+        )
+        first = max(0, int(inside[0]) - course.schema.context_steps)
+        rows = frame.rows(first, int(inside[-1]) + 1)
+        expected, usual = baseline.expect(rows, _recent_level(frame, baseline)[first : first + rows.n_times])
+        parts.append(describe(rows, course.schema, expected, usual, baseline.explained_by, int(inside[0]) - first))
+    return np.concatenate(parts)
+
+
+def _recent_level(frame: Frame, baseline: Baseline) -> Array:
+    """The level that a daily retraining would have known at each row (n_times, n_metrics): that of the days before."""
+    expected, _ = baseline.expect(frame, np.zeros((1, len(frame.metrics))))
+    rest = frame.values - expected
+    per_day = DAY_S // frame.step_s
+    day = np.arange(frame.n_times) // per_day
+    n_days = int(day[-1]) + 1
+    levels = np.full((n_days, len(frame.metrics)), np.nan)
+    for number in range(n_days):
+        # the first days have no past: there, what follows stands in for it
+        before = slice(max(0, number - LEVEL_DAYS) * per_day, number * per_day) if number else slice(per_day, (1 + LEVEL_DAYS) * per_day)
+        levels[number] = quiet_median(rest[before], axis=0)
+    overall = np.nan_to_num(quiet_median(rest, axis=0))
+    levels = np.where(np.isfinite(levels), levels, overall)
+    return np.asarray(levels[day])

@@ -1,0 +1,66 @@
+"""What the manifest says about each metric: which deviations count at all, whatever a model thinks of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.core.frame import Array
+from foreshock.features.schema import INDEX
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """One entry a metric, each (n_metrics,) or, for a fleet, (n_models, n_metrics).
+
+    `direction`: 1 only upward deviations count, -1 only downward ones, 0 both. A load (`is_load`) counts only when it
+    is lower than expected. A deviation counts when it reaches both minima, absolute and relative to the expected value.
+    """
+
+    direction: Array
+    min_deviation: Array
+    min_relative_deviation: Array
+    is_load: Mask
+    valid_low: Array
+    valid_high: Array
+
+    @classmethod
+    def none(cls, n_metrics: int) -> Rules:
+        """Every deviation of every metric counts."""
+        zeros = np.zeros(n_metrics)
+        return cls(zeros, zeros, zeros, np.zeros(n_metrics, np.bool_), np.full(n_metrics, -np.inf), np.full(n_metrics, np.inf))
+
+    def __getitem__(self, which: object) -> Rules:
+        return Rules(*(getattr(self, name)[which] for name in self.__slots__))
+
+    def counts(self, gap: Array, expected: Array) -> Mask:
+        """Whether a signed gap (n, n_metrics) in the metric's own unit counts; a missing one does not."""
+        size = np.abs(gap)
+        least = np.maximum(self.min_deviation, self.min_relative_deviation * np.abs(expected))
+        wanted = np.where(self.is_load, -1.0, self.direction)
+        return np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted))
+
+    def spread_counts(self, vectors: Array) -> Mask:
+        """Whether a change of spread counts (n, n_metrics): it must be large enough, and lean to the judged side."""
+        size = vectors[..., INDEX["gap_root_mean_square"]]
+        least = np.maximum(self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]]))
+        high, low = vectors[..., INDEX["deviation_maximum"]], -vectors[..., INDEX["deviation_minimum"]]
+        side = (self.direction == 0) | ((self.direction > 0) & (high >= low)) | ((self.direction < 0) & (low >= high))
+        return np.isfinite(size) & (size >= least) & side & ~self.is_load
+
+    def any_counts(self, vectors: Array) -> Mask:
+        """Whether anything about a metric counts, at any scale (n, n_metrics)."""
+        expected = vectors[..., INDEX["expected_mean"]]
+        result = self.spread_counts(vectors)
+        for name in ("gap_recent", "gap_mean", "gap_long"):
+            result = result | self.counts(vectors[..., INDEX[name]], expected)
+        return result
+
+    def out_of_range(self, vectors: Array) -> Mask:
+        """Whether the recent value left the valid range (n, n_metrics)."""
+        recent = vectors[..., INDEX["expected_recent"]] + vectors[..., INDEX["gap_recent"]]
+        return (recent < self.valid_low) | (recent > self.valid_high)

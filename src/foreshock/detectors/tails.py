@@ -1,0 +1,48 @@
+"""Many statistics on one scale: how far each lies from its own middle, in units of its own share of the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from foreshock.core.frame import Array
+from foreshock.detectors.calibrate import hourly_maxima, tail_threshold
+
+LEAST_THRESHOLD = 3.5  # robust standard deviations: below them nothing is unusual, however tame the history was
+_LEAST_SPREAD = 0.05  # statistics are in units of the residual's usual distance: finer than that is no news
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tails:
+    """For each statistic its middle, spread and threshold: (...,) or, for a fleet, (n_models, ...)."""
+
+    middle: Array
+    spread: Array
+    threshold: Array
+
+    def excess(self, statistics: Array) -> Array:
+        """Signed distance from the middle, 1.0 at the statistic's threshold; 0 where it is missing."""
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num((statistics - self.middle) / (self.spread * self.threshold), nan=0.0)
+
+    @classmethod
+    def stack(cls, members: tuple[Tails, ...]) -> Tails:
+        """The tails of a fleet, one row a member."""
+        return cls(*(np.stack([getattr(member, name) for member in members]) for name in cls.__slots__))
+
+
+def fit_tails(statistics: Array, counted: Array, step_s: int, false_alarms_per_s: float) -> Tails:
+    """Fit (n_times, ...) held-out statistics; `counted` says which of them the rules let count."""
+    n_statistics = int(np.prod(statistics.shape[1:]))
+    flat = statistics.reshape(len(statistics), n_statistics)
+    known = np.isfinite(flat)
+    sample = np.where(known, flat, 0.0)
+    middle = np.median(sample, axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(sample - middle), axis=0), _LEAST_SPREAD)
+    distance = np.where(known & counted.reshape(flat.shape), np.abs(sample - middle) / spread, 0.0)
+    threshold = np.maximum(
+        tail_threshold(hourly_maxima(distance, step_s), false_alarms_per_s / max(1, n_statistics)), LEAST_THRESHOLD
+    )
+    shape = statistics.shape[1:]
+    return Tails(middle.reshape(shape), spread.reshape(shape), threshold.reshape(shape))

@@ -1,0 +1,1 @@
+"""From an aligned grid to the vector that every detector judges: baseline, windows, statistics. Pure."""

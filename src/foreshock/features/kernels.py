@@ -1,0 +1,299 @@
+"""The compiled passes from samples to vectors: what was expected of each sample, then what a window of them says.
+
+Both passes serve one service's history (`n_models` = 1, many rows out) and one cycle of a fleet (many models, one row
+out) with the same arithmetic in the same order, so that production, `backtest` and `explain` agree bit for bit.
+Sums run over the window anew for every row: running sums would differ in the last bits, and cost what they save.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from foreshock.core.frame import Array
+from foreshock.features.schema import GAP_STEPS, INDEX
+
+_N_RAW_MEAN = INDEX["mean"]
+_N_DEVIATION = INDEX["deviation_mean"]
+_N_RELATION = INDEX["relation_recent"]
+_N_CONTEXT = INDEX["expected_mean"]
+_GAP = GAP_STEPS
+_UNKNOWN = np.iinfo(np.int64).max
+
+
+@njit(cache=True, nogil=True)
+def expect(
+    values: Array,
+    seconds: Array,
+    day_s: Array,
+    week_s: Array,
+    level: Array,
+    slope: Array,
+    daily: Array,
+    weekly: Array,
+    scale: Array,
+    daily_scale: Array,
+    weekly_scale: Array,
+    loads: Array,
+    knots: Array,
+    response: Array,
+) -> tuple[Array, Array]:
+    """Say what was expected of every sample and how far it usually is from that, in the metric's own unit.
+
+    `values` (n_times, n_metrics); `seconds` since the baseline's anchor, `day_s` and `week_s` since local midnight and
+    since local Monday, each (n_times,). `level` holds one row a sample, or one for all. A metric is expected at its level, plus its growth, plus the shape of the day
+    and of the week, plus what the present load explains: a broken line through `knots`, continued straight. Beyond
+    the loads that were seen the scale widens with the extrapolated part, because the line may bend there.
+    """
+    n_times, n_metrics = values.shape
+    n_days, n_weeks = daily.shape[1], weekly.shape[1]
+    expected = np.empty((n_times, n_metrics))
+    usual = np.empty((n_times, n_metrics))
+    is_load = np.zeros(n_metrics, dtype=np.bool_)
+    for position in range(loads.shape[0]):
+        is_load[loads[position]] = True
+    for i in range(n_times):
+        levels = level[min(i, level.shape[0] - 1)]
+        in_day = int(day_s[i]) * n_days // 86_400
+        in_week = int(week_s[i]) * n_weeks // 604_800
+        for j in range(n_metrics):
+            expected[i, j] = levels[j] + slope[j] * seconds[i] + daily[j, in_day] + weekly[j, in_week]
+            usual[i, j] = scale[j] * max(daily_scale[j, in_day], weekly_scale[j, in_week])
+        for position in range(loads.shape[0]):
+            load = values[i, loads[position]]
+            ordinary = expected[i, loads[position]]
+            if np.isnan(load):
+                load = ordinary
+            n_knots = knots.shape[1]
+            low, high = knots[position, 0], knots[position, n_knots - 1]
+            if not high > low:
+                continue
+            # the same place on the broken line for every metric: find it once
+            segment = 0
+            while segment < n_knots - 2 and load > knots[position, segment + 1]:
+                segment += 1
+            left, right = knots[position, segment], knots[position, segment + 1]
+            share = (load - left) / (right - left)
+            excess = 0.0
+            if load > high:
+                excess = load - high
+            elif load < low:
+                excess = low - load
+            for j in range(n_metrics):
+                if is_load[j]:
+                    continue
+                at_left, at_right = response[j, position, segment], response[j, position, segment + 1]
+                extra = at_left + (at_right - at_left) * share
+                before = expected[i, j]
+                expected[i, j] = before + extra
+                # half of what was extrapolated may be wrong, and noise grows with the level that the load lifts it to
+                unsure = 0.5 * abs((at_right - at_left) / (right - left)) * excess
+                if excess > 0.0:
+                    edge = before + (at_right if load > high else at_left)
+                    if abs(expected[i, j]) > abs(edge) > 0.0:
+                        usual[i, j] *= min(10.0, abs(expected[i, j]) / abs(edge))
+                usual[i, j] = np.sqrt(usual[i, j] ** 2 + unsure**2)
+    return expected, usual
+
+
+@njit(cache=True, nogil=True)
+def fill_gaps(values: Array) -> tuple[Array, Array]:
+    """Interpolate gaps of up to `GAP_STEPS` linearly, and say from which row on each sample was known.
+
+    A gap is filled when its right end arrives, never before: a window that ends inside the gap does not see it.
+    Result: values (n_times, n_metrics), and the row at which each became known (int64; never, where it is missing).
+    """
+    n_times, n_metrics = values.shape
+    filled = values.copy()
+    known_at = np.full((n_times, n_metrics), _UNKNOWN)
+    for j in range(n_metrics):
+        last = -1
+        for i in range(n_times):
+            if np.isnan(values[i, j]):
+                continue
+            known_at[i, j] = i
+            gap = i - last - 1
+            if last >= 0 and 0 < gap <= _GAP:
+                slope = (values[i, j] - values[last, j]) / (gap + 1)
+                for k in range(1, gap + 1):
+                    filled[last + k, j] = values[last, j] + slope * k
+                    known_at[last + k, j] = i
+            last = i
+    return filled, known_at
+
+
+@njit(cache=True, nogil=True)
+def _insert(ordered: Array, count: int, value: float) -> None:
+    position = np.searchsorted(ordered[:count], value)
+    for k in range(count, position, -1):
+        ordered[k] = ordered[k - 1]
+    ordered[position] = value
+
+
+@njit(cache=True, nogil=True)
+def _remove(ordered: Array, count: int, value: float) -> None:
+    position = np.searchsorted(ordered[:count], value)
+    for k in range(position, count - 1):
+        ordered[k] = ordered[k + 1]
+
+
+@njit(cache=True, nogil=True)
+def _quantile(ordered: Array, count: int, share: float) -> float:
+    """Type 7 of Hyndman and Fan (1996)."""
+    place = share * (count - 1)
+    below = int(place)
+    above = min(below + 1, count - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+@njit(cache=True, nogil=True)
+def _mean_known(column: Array, known_at: Array, first: int, last: int, now: int) -> float:
+    total, count = 0.0, 0
+    for i in range(max(0, first), last + 1):
+        if known_at[i] <= now:
+            total += column[i]
+            count += 1
+    return total / count if count else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _spread_and_slope(column: Array, known_at: Array, first: int, now: int, mean: float, step_s: float) -> tuple[float, float]:
+    """Standard deviation (population) and least-squares slope per second of the known rows of one window."""
+    squares, weighted, places, count, place_sum = 0.0, 0.0, 0.0, 0, 0.0
+    for i in range(first, now + 1):
+        if known_at[i] <= now:
+            place_sum += i - first
+            count += 1
+    middle = place_sum / count
+    for i in range(first, now + 1):
+        if known_at[i] <= now:
+            off = column[i] - mean
+            away = (i - first) - middle
+            squares += off * off
+            weighted += away * off
+            places += away * away
+    return np.sqrt(squares / count), (weighted / places / step_s if places > 0.0 else 0.0)
+
+
+@njit(cache=True, nogil=True)
+def describe(
+    filled: Array,
+    known_at: Array,
+    expected: Array,
+    usual: Array,
+    explained_by: Array,
+    first_row: int,
+    step_s: float,
+    window: int,
+    recent: int,
+    long: int,
+    out: Array,
+) -> None:
+    """Describe the window that ends at each row from `first_row` on, for every metric, in `schema.STATISTICS`.
+
+    `filled`, `known_at`, `expected`, `usual`: (n_times, n_metrics). `explained_by` (n_metrics, n_metrics): how the
+    others' residuals predict one (zero diagonal). `out`: (n_times - first_row, n_metrics, n_statistics), NaN where
+    nothing is known.
+    """
+    n_times, n_metrics = filled.shape
+    out[:] = np.nan
+    # lightly smoothed residuals, each from what was known at its own row, and what the other metrics leave of them
+    residual = (filled - expected) / usual
+    oldest = max(0, first_row - long + 1)
+    smooth = np.full((n_times, n_metrics), np.nan)
+    unexplained = np.full((n_times, n_metrics), np.nan)
+    relation_known = np.full((n_times, n_metrics), _UNKNOWN)
+    for i in range(max(0, first_row - window + 1), n_times):
+        for j in range(n_metrics):
+            smooth[i, j] = _mean_known(residual[:, j], known_at[:, j], i - recent + 1, i, i)
+        if n_metrics > 1:
+            for j in range(n_metrics):
+                if np.isnan(smooth[i, j]):
+                    continue
+                left = smooth[i, j]
+                for k in range(n_metrics):
+                    if not np.isnan(smooth[i, k]):
+                        left -= explained_by[j, k] * smooth[i, k]
+                unexplained[i, j] = left
+                relation_known[i, j] = i
+
+    ordered = np.empty(window + 1)
+    ordered_residual = np.empty(window + 1)
+    inside = np.zeros(n_times, dtype=np.bool_)
+    for j in range(n_metrics):
+        raw, off, known, forecast = filled[:, j], residual[:, j], known_at[:, j], expected[:, j]
+        count = 0
+        inside[:] = False
+        for now in range(max(0, first_row - window + 1), n_times):
+            leaving = now - window
+            if leaving >= 0 and inside[leaving]:
+                _remove(ordered, count, raw[leaving])
+                _remove(ordered_residual, count, off[leaving])
+                count -= 1
+                inside[leaving] = False
+            if known[now] == now:  # a sample arrived: it also closes a short gap before it
+                for i in range(max(0, now - _GAP, leaving + 1), now + 1):
+                    if not inside[i] and known[i] <= now and (i == now or known[i] == now):
+                        _insert(ordered, count, raw[i])
+                        _insert(ordered_residual, count, off[i])
+                        count += 1
+                        inside[i] = True
+            if now < first_row or count == 0:
+                continue
+            row = out[now - first_row, j]
+            first = max(0, leaving + 1)
+            mean = _mean_known(raw, known, first, now, now)
+            spread, slope = _spread_and_slope(raw, known, first, now, mean, step_s)
+            row[0] = mean
+            row[1] = _quantile(ordered, count, 0.5)
+            row[2] = spread
+            row[3] = slope
+            row[4] = _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
+            row[5] = ordered[0]
+            row[6] = ordered[count - 1]
+            row[7] = count / window
+            d = _N_DEVIATION
+            mean_off = _mean_known(off, known, first, now, now)
+            spread_off, slope_off = _spread_and_slope(off, known, first, now, mean_off, step_s)
+            row[d] = mean_off
+            row[d + 1] = _quantile(ordered_residual, count, 0.5)
+            row[d + 2] = spread_off
+            row[d + 3] = slope_off
+            row[d + 4] = _quantile(ordered_residual, count, 0.75) - _quantile(ordered_residual, count, 0.25)
+            row[d + 5] = ordered_residual[0]
+            row[d + 6] = ordered_residual[count - 1]
+            newest = now
+            while newest > now - recent and newest > 0 and known[newest] > now:
+                newest -= 1
+            if known[newest] <= now:
+                row[d + 7] = off[newest]
+            row[d + 8] = smooth[now, j]
+            row[d + 9] = _mean_known(off, known, max(oldest, now - long + 1), now, now)
+            if n_metrics > 1:
+                r = _N_RELATION
+                row[r] = unexplained[now, j]
+                mean_left = _mean_known(unexplained[:, j], relation_known[:, j], first, now, now)
+                if not np.isnan(mean_left):
+                    row[r + 1] = mean_left
+                    squares, n_left = 0.0, 0
+                    for i in range(first, now + 1):
+                        if relation_known[i, j] <= now:
+                            squares += (unexplained[i, j] - mean_left) ** 2
+                            n_left += 1
+                    row[r + 2] = np.sqrt(squares / n_left)
+            c = _N_CONTEXT
+            expected_mean = _mean_known(forecast, known, first, now, now)
+            expected_recent = _mean_known(forecast, known, now - recent + 1, now, now)
+            row[c] = expected_mean
+            row[c + 1] = expected_recent
+            row[c + 2] = _mean_known(raw, known, now - recent + 1, now, now) - expected_recent
+            row[c + 3] = mean - expected_mean
+            slow = max(oldest, now - long + 1)
+            row[c + 4] = _mean_known(raw, known, slow, now, now) - _mean_known(forecast, known, slow, now, now)
+            squares, n_gaps = 0.0, 0
+            for i in range(first, now + 1):
+                if known[i] <= now:
+                    squares += (raw[i] - forecast[i]) ** 2
+                    n_gaps += 1
+            row[c + 5] = np.sqrt(squares / n_gaps)
+            row[c + 6] = _mean_known(usual[:, j], known, first, now, now)
