@@ -29,13 +29,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from tests.scenarios.words import ScenarioError, Words
 
-from foreshock.core.durations import parse_duration
 from foreshock.core.verdicts import Cause, Ignorance
-
-
-class ScenarioError(ValueError):
-    """The text breaks the language; the message begins with the line's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,75 +114,8 @@ def parse(text: str, name: str = "scenario") -> Scenario:
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.split("#", 1)[0].rstrip()
         if line:
-            reader.read(_Words(number, line))
+            reader.read(Words(number, line))
     return reader.scenario(name)
-
-
-class _Words:
-    """The words of one line, read from left to right; every complaint names the line."""
-
-    def __init__(self, number: int, line: str) -> None:
-        self.number, self.indented, self._words, self._next = number, line[0].isspace(), line.split(), 0
-
-    def error(self, message: str) -> ScenarioError:
-        return ScenarioError(f"line {self.number}: {message}")
-
-    @property
-    def peek(self) -> str:
-        return self._words[self._next] if self._next < len(self._words) else ""
-
-    def word(self, what: str) -> str:
-        if not self.peek:
-            raise self.error(f"the line ends where {what} should follow")
-        self._next += 1
-        return self._words[self._next - 1]
-
-    def skip(self, *expected: str) -> None:
-        for one in expected:
-            if (word := self.word(repr(one))) != one:
-                raise self.error(f"{word!r} stands where {one!r} should")
-
-    def takes(self, *expected: str) -> bool:
-        """Read these words if they come next."""
-        if self._words[self._next : self._next + len(expected)] != list(expected):
-            return False
-        self._next += len(expected)
-        return True
-
-    def name(self) -> str:
-        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", word := self.word("the name of a metric")):
-            raise self.error(f"{word!r} is no name of a metric")
-        return word
-
-    def number_of(self, what: str) -> float:
-        word = self.word(what)
-        try:
-            return float(word)
-        except ValueError:
-            raise self.error(f"{word!r} is no number, {what} should stand there") from None
-
-    def duration(self, what: str) -> int:
-        return self.as_duration(self.word(what))
-
-    def as_duration(self, word: str) -> int:
-        try:
-            return parse_duration(word)
-        except ValueError as error:
-            raise self.error(str(error)) from None
-
-    def assignments(self, *allowed: str) -> dict[str, str]:
-        """All `key=value` words that come next; only the `allowed` keys, where any are given."""
-        found: dict[str, str] = {}
-        while "=" in self.peek:
-            key, _, value = self.word("a field").partition("=")
-            if (allowed and key not in allowed) or not key or not value or key in found:
-                raise self.error(f"{key}={value} is not understood here; known are {', '.join(allowed) or 'key=value'}")
-            found[key] = value
-        return found
-
-    def end(self) -> None:
-        if self.peek:
-            raise self.error(f"{self.peek!r} is not understood here")
 
 
 class _Reader:
@@ -203,7 +132,7 @@ class _Reader:
         self.alerts: list[AlertPromise] = []
         self.nothing_else = False
 
-    def read(self, words: _Words) -> None:
+    def read(self, words: Words) -> None:
         if words.indented:
             if not self.in_load:
                 raise words.error("an indented line is a series and belongs under `load`")
@@ -237,7 +166,7 @@ class _Reader:
             self.nothing_else,
         )
 
-    def _load_statement(self, words: _Words) -> None:
+    def _load_statement(self, words: Words) -> None:
         if self.loaded:
             raise words.error("there is one `load` in a scenario")
         self.loaded = True
@@ -250,7 +179,7 @@ class _Reader:
         if self.step_s <= 0:
             raise words.error("the step is at least one second")
 
-    def _series(self, words: _Words) -> None:
+    def _series(self, words: Words) -> None:
         name, segments = words.name(), []
         if name in {series.name for series in self.series}:
             raise words.error(f"{name} is there already")
@@ -265,7 +194,7 @@ class _Reader:
             )
         self.series.append(series)
 
-    def _segment(self, words: _Words, *, first: bool) -> Segment:
+    def _segment(self, words: Words, *, first: bool) -> Segment:
         shape, numbers, other = _shape(words)
         if first and shape not in _FRESH:
             raise words.error(f"a series begins with one of {', '.join(sorted(_FRESH))}, not with {shape!r}")
@@ -279,27 +208,27 @@ class _Reader:
             raise words.error(f"{duration_s} s is not a multiple of the step of {self.step_s} s")
         return Segment(shape, duration_s, numbers, other)
 
-    def _detector_statement(self, words: _Words) -> None:
+    def _detector_statement(self, words: Words) -> None:
         _merge(words, self.spec, words.assignments())
 
-    def _metric_statement(self, words: _Words) -> None:
+    def _metric_statement(self, words: Words) -> None:
         name = self._known(words, words.name())
         _merge(words, self.metric_fields.setdefault(name, {}), words.assignments())
 
-    def _train_statement(self, words: _Words) -> None:
+    def _train_statement(self, words: Words) -> None:
         words.skip("on")
         start, dots, end = words.word("0..7d").partition("..")
         if start != "0" or not dots:
             raise words.error("training begins with the series: `train on 0..7d`")
         self.train_until_s = self._instant(words, end)
 
-    def _at_statement(self, words: _Words) -> None:
+    def _at_statement(self, words: Words) -> None:
         self._verdict(words, "at")
 
-    def _by_statement(self, words: _Words) -> None:
+    def _by_statement(self, words: Words) -> None:
         self._verdict(words, "by")
 
-    def _verdict(self, words: _Words, when: str) -> None:
+    def _verdict(self, words: Words, when: str) -> None:
         instant_s = self._instant(words, words.word("an instant"))
         if self.train_until_s is None or instant_s <= self.train_until_s:
             raise words.error("verdicts are about instants after `train on`, which stands above")
@@ -316,7 +245,7 @@ class _Reader:
         top = self._known(words, given["top"]) if "top" in given else None
         self.verdicts.append(VerdictPromise(words.number, when, instant_s, verdict, top, cause, reason))
 
-    def _alerts_statement(self, words: _Words) -> None:
+    def _alerts_statement(self, words: Words) -> None:
         if self.train_until_s is None:
             raise words.error("`alerts` stands below `train on`")
         if words.takes("none"):
@@ -340,13 +269,13 @@ class _Reader:
         promise = AlertPromise(words.number, after_s, by_s, top, resolved_after_s, resolved_by_s, still_firing=still)
         self.alerts.append(promise)
 
-    def _instant(self, words: _Words, word: str) -> int:
+    def _instant(self, words: Words, word: str) -> int:
         instant_s, length_s = words.as_duration(word), self.series[0].duration_s
         if instant_s % self.step_s or instant_s >= length_s:
             raise words.error(f"{word} is no row of the series: multiples of {self.step_s} s below {length_s} s are")
         return instant_s
 
-    def _known(self, words: _Words, name: str) -> str:
+    def _known(self, words: Words, name: str) -> str:
         if name not in {series.name for series in self.series}:
             raise words.error(f"there is no series {name!r} under `load`")
         return name
@@ -380,7 +309,7 @@ _MODIFIERS = {
 }
 
 
-def _shape(words: _Words) -> tuple[str, dict[str, float], str]:
+def _shape(words: Words) -> tuple[str, dict[str, float], str]:
     """The next shape, its numbers, and whom it follows."""
     shape = words.word("a shape")
     if shape not in _SHAPES or " " in shape:
@@ -394,7 +323,7 @@ def _shape(words: _Words) -> tuple[str, dict[str, float], str]:
     return ("the same" if shape == "the" else shape), numbers, other
 
 
-def _modifier(words: _Words, numbers: dict[str, float]) -> bool:
+def _modifier(words: Words, numbers: dict[str, float]) -> bool:
     """Read one modifier into `numbers`, if one comes next."""
     modifier = next((one for one in _MODIFIERS if words.takes(one)), None)
     if modifier is None:
@@ -405,14 +334,14 @@ def _modifier(words: _Words, numbers: dict[str, float]) -> bool:
     return True
 
 
-def _autocorrelation(words: _Words) -> float:
+def _autocorrelation(words: Words) -> float:
     text = words.assignments("ar").get("ar", "0")
     if not re.fullmatch(r"0(\.\d+)?", text):
         raise words.error("ar lies between 0 and 1, as in ar=0.9")
     return float(text)
 
 
-def _arguments(words: _Words, pattern: str) -> dict[str, float]:
+def _arguments(words: Words, pattern: str) -> dict[str, float]:
     found: dict[str, float] = {}
     items = iter(pattern.split())
     for item in items:
@@ -428,7 +357,7 @@ def _arguments(words: _Words, pattern: str) -> dict[str, float]:
     return found
 
 
-def _merge(words: _Words, into: dict[str, Any], given: dict[str, str]) -> None:
+def _merge(words: Words, into: dict[str, Any], given: dict[str, str]) -> None:
     """Put `a.b=c` into nested dictionaries; values are read as YAML."""
     for path, text in given.items():
         *parents, last = path.split(".")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scenarios.language import AlertPromise, Scenario, ScenarioError, VerdictPromise, parse
+from tests.scenarios.language import AlertPromise, Scenario, VerdictPromise, parse
 from tests.scenarios.promises import SeenAlert, broken_alerts, broken_verdicts
 from tests.scenarios.series import START_S, frame_of
+from tests.scenarios.words import ScenarioError
 
 from foreshock.core.verdicts import (
     Anomalous,

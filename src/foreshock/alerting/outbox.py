@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from foreshock.alerting.sinks.base import Sink
 from foreshock.alerting.state import Kind, Transition
 from foreshock.core.clock import Clock
-from foreshock.core.errors import ForeshockError, SinkRejected, SinkUnavailable, StoreUnavailable
+from foreshock.core.errors import ForeshockError, SinkRejected, SinkUnavailable
 
 BACK_OFF_BASE_S = 1.0
 BACK_OFF_CAP_S = 60.0
@@ -135,6 +135,20 @@ class Outbox:
         await asyncio.gather(*(lane.sink.close() for lane in self._lanes))
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """`until_news` ends early when rows are announced: one event that no server likes must not hold up the next one.
+
+    A receiver that asked for patience gets all of it.
+    """
+
+    duration_s: float
+    until_news: bool = True
+
+
+_IDLE = _Rest(IDLE_POLL_S)
+
+
 class _Lane:
     """One sink with its queue, its patience and nothing shared with the other lanes."""
 
@@ -153,20 +167,17 @@ class _Lane:
     async def run(self) -> None:
         while True:
             self.wake.clear()
-            pause_s, sent = await self.round()
-            if pause_s:
-                await self._clock.sleep(pause_s)  # a sink that is down is not woken by news
-            elif not sent:
-                await self._wait_for_news()
+            rest = await self.round()
+            if rest is not None:
+                await self._rest(rest)
 
     async def flush(self) -> bool:
-        while True:
-            pause_s, sent = await self.round()
-            if pause_s or not sent:
-                return not pause_s
+        while (rest := await self.round()) is None:
+            pass
+        return rest is _IDLE
 
-    async def round(self) -> tuple[float, int]:
-        """Send one batch; how long to leave the sink alone afterwards (0: not at all), and how many rows it held."""
+    async def round(self) -> _Rest | None:
+        """Send one batch of what is due; how long to rest afterwards, or None where there may be more to send."""
         async with self._one_round_at_a_time:
             limit = 1 if self._failures else BATCH_ROWS  # one probe for a sink that was down
             try:
@@ -179,20 +190,21 @@ class _Lane:
             except ForeshockError as error:  # the store: locked, full or damaged; the rows stay, and go out again
                 self._report(Report(self.sink.name, Outcome.STORE_UNAVAILABLE, None, str(error)))
                 self._failures += 1
-                asked_s = error.retry_after_s if isinstance(error, StoreUnavailable) else None
-                return self._back_off_s(self._failures, asked_s or 0.0), 0
+                return _Rest(self._back_off_s(self._failures, 0.0), until_news=False)
         for attempt in attempts:
             self._report(Report(self.sink.name, attempt.outcome, attempt.delivery.event_id, attempt.message))
-        return self._pause_s(attempts), len(attempts)
+        return self._rest_after(attempts)
 
-    def _pause_s(self, attempts: Sequence[Attempt]) -> float:
-        """Nothing taken and something postponed: the sink is down. One bad row among good ones waits alone."""
-        postponed = [attempt for attempt in attempts if attempt.outcome in {Outcome.POSTPONED, Outcome.GIVEN_UP}]
-        if not attempts or len(postponed) < len(attempts):
+    def _rest_after(self, attempts: Sequence[Attempt]) -> _Rest | None:
+        """Rest where nothing is due, or where the sink took nothing; one bad row among good ones waits alone."""
+        if not attempts:
+            return _IDLE
+        if not all(attempt.outcome in {Outcome.POSTPONED, Outcome.GIVEN_UP} for attempt in attempts):
             self._failures = 0
-            return 0.0
+            return None
         self._failures += 1
-        return self._back_off_s(self._failures, max(attempt.retry_after_s for attempt in postponed))
+        asked_s = max(attempt.retry_after_s for attempt in attempts)
+        return _Rest(self._back_off_s(self._failures, asked_s), until_news=not asked_s)
 
     async def _attempt(self, row: Delivery) -> Attempt:
         try:
@@ -217,8 +229,11 @@ class _Lane:
         cap_s = min(BACK_OFF_CAP_S, BACK_OFF_BASE_S * 2.0 ** min(failures - 1, 10))
         return max(self._jitter.uniform(0.0, cap_s), min(retry_after_s, MAX_RETRY_AFTER_S), 0.01)
 
-    async def _wait_for_news(self) -> None:
-        waiting = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(self._clock.sleep(IDLE_POLL_S))]
+    async def _rest(self, rest: _Rest) -> None:
+        if not rest.until_news:
+            await self._clock.sleep(rest.duration_s)
+            return
+        waiting = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(self._clock.sleep(rest.duration_s))]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:

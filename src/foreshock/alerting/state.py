@@ -203,7 +203,7 @@ def advance(
 
 
 def end(state: AlertState, reason: EndReason, at_s: int) -> tuple[AlertState, tuple[Transition, ...]]:
-    """End what is open for a reason that is not the service's; a pending one ends silently, an inactive one stays so."""
+    """End what is open for a reason that is not the service's; what is pending ends silently, inactive stays so."""
     return _ended(state, Kind.RESOLVED, max(at_s, state.judged_at_s), reason)
 
 

@@ -16,6 +16,7 @@ ForeshockError
 ├── SinkRejected          retryable=False  the receiver will never take this
 └── Damaged               retryable=False  bytes are not what their digest or version says
     ├── ArtifactDamaged
+    ├── ArtifactMissing
     └── DatabaseTooNew
 
 `reason` is used word for word in conditions, metric labels, logs and the documentation.
@@ -146,6 +147,12 @@ class ArtifactDamaged(Damaged):
     """A model artifact is truncated, altered or beyond its limits."""
 
     reason = "ArtifactDamaged"
+
+
+class ArtifactMissing(Damaged):
+    """A record names a model artifact that is not in the store: train again or restore a backup."""
+
+    reason = "ArtifactMissing"
 
 
 class DatabaseTooNew(Damaged):

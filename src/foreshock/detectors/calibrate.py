@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from foreshock.core.frame import Array
+from foreshock.features.robust import median_of_columns
 
 HOUR_S = 3600
-_BODY, _TAIL = 0.80, 0.95  # the quantiles between which the decay of the tail is read
+_BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 _CAUTION = 0.5  # aim for half of the budget: the budget is what a user accepts, not what is owed
 
@@ -42,18 +44,48 @@ def hourly_maxima(scores: Array, step_s: int) -> Array:
     return np.asarray(maxima[np.isfinite(flat).any(axis=1)])
 
 
-def tail_threshold(maxima: Array, false_alarms_per_s: float) -> Array:
-    """The score that the hourly maxima exceed at half of the given rate: (...) from (n_hours, ...).
+@njit(cache=True, nogil=True)
+def _incidents(maxima: Array) -> Array:
+    """Join consecutive hours above the 80 % quantile into one incident, its largest hour; the others become NaN.
 
-    A generalised Pareto tail above the 80 % quantile (Pickands 1975) with a fixed shape, whose scale is read between
-    the 80 % and 95 % quantiles.
+    An incident of a day is one event that people see, not 24: counted hour by hour it would lift the threshold so far
+    that nothing is found for as long as the history holds it.
     """
-    maxima = np.where(np.isfinite(maxima), maxima, 0.0)
-    body, tail = np.quantile(maxima, [_BODY, _TAIL], axis=0)
-    per_hour = min(false_alarms_per_s * HOUR_S * _CAUTION, 0.05)
-    unit = ((1 - _BODY) / (1 - _TAIL)) ** _SHAPE - 1.0
-    reach = ((1 - _BODY) / per_hour) ** _SHAPE - 1.0
-    return np.asarray(body + (tail - body) * reach / unit)
+    n_hours, n_scores = maxima.shape
+    result = maxima.copy()
+    for k in range(n_scores):
+        body = np.quantile(maxima[:, k], _BODY)
+        peak = -1
+        for i in range(n_hours):
+            if maxima[i, k] <= body:
+                peak = -1
+            elif peak < 0:
+                peak = i
+            elif maxima[i, k] > maxima[peak, k]:
+                result[peak, k] = np.nan
+                peak = i
+            else:
+                result[i, k] = np.nan
+    return result
+
+
+def tail_threshold(maxima: Array, false_alarms_per_s: float) -> Array:
+    """The score that incidents exceed at half of the given rate: (...) from the hourly maxima (n_hours, ...).
+
+    A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
+    is the median excess: half of the incidents in the history may be real without moving it far.
+    """
+    shape = maxima.shape[1:]
+    flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
+    body = np.quantile(flat, _BODY, axis=0)
+    incidents = _incidents(flat)
+    above = np.where(incidents > body, incidents - body, np.nan)
+    n_above = np.maximum(1, np.isfinite(above).sum(axis=0))
+    median_excess = np.nan_to_num(median_of_columns(above))
+    per_hour = false_alarms_per_s * HOUR_S * _CAUTION
+    share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
+    scale = median_excess * _SHAPE / (2.0**_SHAPE - 1.0)
+    return np.asarray((body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
 
 
 def calibrate(raw: Array, step_s: int, false_alarms_per_s: float) -> Calibration:

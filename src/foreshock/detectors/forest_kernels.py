@@ -13,32 +13,37 @@ Only cache misses cost time, and eight at once overlap.
 Feature fields are as wide as `n_features` needs. The two layouts differ in width and in the code:
 
     exact    int64   32 bits of code (the bits of a float32, made monotone), the rest for offsets
-    compact  int32   as many offset bits as the tree has levels, the remaining 12 to 24 or so for the code:
+    compact  int32   as many offset bits as the tree has levels, the remaining 14 to 24 for the code:
                      sign(z) * log2(1 + |z|), linear between powers of two, of z = (x - centre) / spread
 
 In breadth-first order the left child of node i of a tree is at most 2 i + 1, hence an offset below 2 ** levels.
-The compact code is fine where the rows are (the centre) and reaches 2 ** 16 spreads far, so that a heavy tail does not
-take the resolution from the bulk. Both codes are monotone, so a row at or below a threshold never goes right.
+The compact code is fine where the rows are (the centre) and reaches far at a constant relative error, so that a heavy
+tail does not take the resolution from the bulk. Both are monotone: a row at or below a threshold never goes right.
 
 The path length of a row in one tree is depth + c(rows) of its leaf, with c as in `average_path_length`, and the score
 is 2 ** (-mean path / c(sample_size)). No function here keeps state or allocates more than scratch: all are thread-safe.
+
+This is one file, long as it is, because numba's cache notices changes of the file of a kernel only.
 """
+
+# ruff: noqa: PLR0917, FBT003 - kernels take flat arrays, and numba has no keyword-only arguments
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 
+# What a kernel is given is typed by numba, of any width and sign; to mypy it is Any.
+Array: TypeAlias = Any
+Integer: TypeAlias = Any
+Real: TypeAlias = Any
+Flag: TypeAlias = Any
+
 # A leaf's payload: depth in the low bits, rows - 1 above. 31 levels hold a sample of 2 ** 31 rows.
 DEPTH_BITS = 5
-# Codes of the compact layout reach 2 ** OCTAVES spreads; each octave has 2 ** 23 steps before it is narrowed.
-OCTAVES = 16
-OCTAVE_BITS = 23
-COMPACT_CODE_LIMIT = (OCTAVES << OCTAVE_BITS) - 1
-COMPACT_CODE_BITS = 1 + 4 + OCTAVE_BITS  # sign, 16 octaves, position in the octave
 EXACT_CODE_SHIFT = 32
 LANES = 8
 TABLE_SIZE = 1024
@@ -55,7 +60,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-def _average_path_length(rows: float) -> float:
+def _average_path_length(rows: Real) -> Real:
     if rows <= 1:
         return 0.0
     if rows == 2:
@@ -65,17 +70,17 @@ def _average_path_length(rows: float) -> float:
 
 # Leaves are small: their c(n) is looked up in a table that stays in the first-level cache.
 _C = np.array([_average_path_length(rows) for rows in range(TABLE_SIZE)])
-_c_formula = numba.njit(_average_path_length)
+_c_formula: Any = numba.njit(_average_path_length)
 
 
 @numba.njit(nogil=True, cache=True)
-def average_path_length(rows: int) -> float:
+def average_path_length(rows: Integer) -> Real:
     """c(n) = 2 (ln(n - 1) + 0.5772...) - 2 (n - 1) / n, the mean path of an unsuccessful search; c(1) = 0, c(2) = 1."""
     return _C[rows] if rows < TABLE_SIZE else _c_formula(rows)
 
 
 @numba.njit(nogil=True, cache=True)
-def _bit_length(value: int) -> int:
+def _bit_length(value: Integer) -> Integer:
     bits = 0
     while value > 0:
         bits += 1
@@ -84,49 +89,62 @@ def _bit_length(value: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def code_shift(item_bits: int, n_features: int, n_levels: int) -> int:
+def code_shift(item_bits: Integer, n_features: Integer, n_levels: Integer) -> Integer:
     """How many bits lie below the code of a node: 32 in the exact layout, feature and offset in the compact one."""
     return EXACT_CODE_SHIFT if item_bits == 64 else _bit_length(n_features) + n_levels
 
 
 @numba.njit(nogil=True, cache=True)
-def _exact_code(bits: int) -> int:
+def compact_code_limit(shift: Integer) -> Integer:
+    """The largest compact code, held within the 24 bits that float32 arithmetic has."""
+    return (1 << (min(32 - shift, 24) - 1)) - 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _exact_code(bits: Integer) -> Integer:
     # Negative floats are stored as magnitudes: flipped, their order is that of integers.
     return bits ^ ((bits >> 31) & _MAGNITUDE)
 
 
 @numba.njit(nogil=True, cache=True)
-def encode_row(values: Any, scales: Any, shift: int, exact: bool, scratch: Any, codes: Any) -> bool:  # noqa: FBT001 - numba has no keyword-only arguments
+def _bend(values: Array, scales: Array, scratch: Array) -> None:
+    """Write 1 + |z| of z = (value - centre) / spread: its bits, less those of 1.0, are about 2 ** 23 log2."""
+    for j in range(values.shape[0]):
+        scratch[j] = np.float32(1.0) + abs((np.float32(values[j]) - scales[j, 0]) * scales[j, 1])
+
+
+@numba.njit(nogil=True, cache=True)
+def encode_row(values: Array, scales: Array, shift: Integer, exact: Flag, scratch: Array, codes: Array) -> Flag:
     """Write the code of each value, shifted to where a node has it; false when a value is not a finite float32.
 
-    `values` (n_features,) are rounded to float32 first, as scikit-learn does. `scales` (n_features, 2): centre and
-    1 / spread. `scratch` float32 (n_features,), `codes` int64 (n_features + 1,): the last is for leaves, the lowest.
+    `values` (n_features,) are rounded to float32 first, as scikit-learn does. `scales` (n_features, 3): centre,
+    1 / spread and codes per bit of log2. `scratch` float32 (n_features,), `codes` int64 (n_features + 1,): the last is
+    that of leaves, the lowest there is.
     """
     n_features = values.shape[0]
     bits = scratch.view(np.int32)
-    finite = True
+    finite: Flag = True
+    for j in range(n_features):
+        finite &= abs(np.float32(values[j])) < np.float32(np.inf)
     if exact:
         for j in range(n_features):
             scratch[j] = np.float32(values[j]) + np.float32(0.0)  # -0.0 becomes 0.0
         for j in range(n_features):
-            finite &= (bits[j] & _MAGNITUDE) < 0x7F800000
             codes[j] = _exact_code(np.int64(bits[j])) << EXACT_CODE_SHIFT
     else:
-        drop = max(0, COMPACT_CODE_BITS - (32 - shift))
+        limit = np.float32(compact_code_limit(shift))
+        _bend(values, scales, scratch)
         for j in range(n_features):
-            z = (np.float32(values[j]) - scales[j, 0]) * scales[j, 1]
-            finite &= abs(np.float32(values[j])) < np.float32(np.inf)
-            scratch[j] = np.float32(1.0) + abs(z)
-            codes[j] = -1 if z < np.float32(0.0) else 1
-        for j in range(n_features):
-            magnitude = min(np.int64(bits[j]) - _ONE_BITS, COMPACT_CODE_LIMIT)
-            codes[j] = ((codes[j] * magnitude) >> drop) << shift
+            code = np.int64(min(np.float32(bits[j] - _ONE_BITS) * scales[j, 2], limit))
+            codes[j] = (code if np.float32(values[j]) >= scales[j, 0] else -code) << shift
     codes[n_features] = _LOWEST
     return finite
 
 
 @numba.njit(nogil=True, cache=True)
-def _step(nodes: Any, codes: Any, at: int, feature_bits: int, feature_mask: int, offset_mask: int) -> int:
+def _step(
+    nodes: Array, codes: Array, at: Integer, feature_bits: Integer, feature_mask: Integer, offset_mask: Integer
+) -> Integer:
     """Go one level down from node `at`; a leaf is its own child."""
     node = nodes[at]
     word = np.uint64(node)
@@ -134,18 +152,18 @@ def _step(nodes: Any, codes: Any, at: int, feature_bits: int, feature_mask: int,
 
 
 @numba.njit(nogil=True, cache=True)
-def _leaf_path(node: int, shift: int, payload_mask: int) -> float:
+def _leaf_path(node: Integer, shift: Integer, payload_mask: Integer) -> Real:
     payload = (np.uint64(node) >> shift) & payload_mask
     return np.int64(payload & _DEPTH_MASK) + average_path_length((payload >> _DEPTH_SHIFT) + _ONE)
 
 
 @numba.njit(nogil=True, cache=True)
-def _payload_mask(item_bits: int, shift: int) -> int:
+def _payload_mask(item_bits: Integer, shift: Integer) -> Integer:
     return (1 << (item_bits - shift)) - 1
 
 
 @numba.njit(nogil=True, cache=True)
-def _path_sum(nodes: Any, roots: Any, codes: Any, n_features: int, n_levels: int) -> float:
+def _path_sum(nodes: Array, roots: Array, codes: Array, n_features: Integer, n_levels: Integer) -> Real:
     """The path lengths of one row, summed over all trees, eight trees in lockstep."""
     item_bits = nodes.itemsize * 8
     shift = code_shift(item_bits, n_features, n_levels)
@@ -192,14 +210,16 @@ def _path_sum(nodes: Any, roots: Any, codes: Any, n_features: int, n_levels: int
 
 
 @numba.njit(nogil=True, cache=True)
-def _anomaly_score(path_sum: float, n_trees: int, sample_size: int) -> float:
+def _anomaly_score(path_sum: Real, n_trees: Integer, sample_size: Integer) -> Real:
     """2 ** (-mean path / c(sample_size)); a sample of one row knows nothing and scores 0.5, as in scikit-learn."""
     normal_path = average_path_length(sample_size)
     return 2.0 ** (-path_sum / (n_trees * normal_path)) if normal_path > 0.0 else 0.5
 
 
 @numba.njit(nogil=True, cache=True)
-def score_rows(nodes: Any, roots: Any, scales: Any, n_levels: int, sample_size: int, rows: Any, scores: Any) -> int:
+def score_rows(
+    nodes: Array, roots: Array, scales: Array, n_levels: Integer, sample_size: Integer, rows: Array, scores: Array
+) -> Integer:
     """Score rows (n, n_features) float64 by one forest; the index of the first row that is not finite, or -1."""
     n_features = rows.shape[1]
     exact = nodes.itemsize == 8
@@ -216,8 +236,15 @@ def score_rows(nodes: Any, roots: Any, scales: Any, n_levels: int, sample_size: 
 
 @numba.njit(nogil=True, cache=True)
 def score_fleet_rows(
-    nodes: Any, roots: Any, scales: Any, headers: Any, values: Any, row_starts: Any, model_index: Any, scores: Any
-) -> int:
+    nodes: Array,
+    roots: Array,
+    scales: Array,
+    headers: Array,
+    values: Array,
+    row_starts: Array,
+    model_index: Array,
+    scores: Array,
+) -> Integer:
     """Score each row by its own model, as `score_rows` does, bit for bit; the first row that is not finite, or -1.
 
     `headers` int64 (n_models, 7): first node, first root, first scale, trees, features, levels, sample size.
@@ -243,7 +270,7 @@ def score_fleet_rows(
 
 
 @numba.njit(nogil=True, cache=True)
-def expect_paths(nodes: Any, n_features: int, n_levels: int, expected: Any) -> None:
+def expect_paths(nodes: Array, n_features: Integer, n_levels: Integer, expected: Array) -> None:
     """Write for each node the mean path length of the sample's rows that reached it, in a whole tree's edges.
 
     A leaf's is its own path length; a parent's is the mean of its children, weighted by their rows. Children have
@@ -268,7 +295,9 @@ def expect_paths(nodes: Any, n_features: int, n_levels: int, expected: Any) -> N
 
 
 @numba.njit(nogil=True, cache=True)
-def credit_rows(nodes: Any, roots: Any, scales: Any, n_levels: int, expected: Any, rows: Any, credits_: Any) -> int:
+def credit_rows(
+    nodes: Array, roots: Array, scales: Array, n_levels: Integer, expected: Array, rows: Array, credits_: Array
+) -> Integer:
     """Credit each split with how much it shortened the expected path (Saabas, 2014); the first row not finite, or -1.
 
     A split on feature f from a node to its child adds expected[node] - expected[child] to `credits_[i, f]`, averaged
@@ -301,7 +330,7 @@ def credit_rows(nodes: Any, roots: Any, scales: Any, n_levels: int, expected: An
 
 
 @numba.njit(nogil=True, cache=True)
-def _random_bits(state: Any) -> int:
+def _random_bits(state: Array) -> Integer:
     """The next 64 bits of splitmix64 (Steele, Lea and Flood, 2014); `state` is uint64 (1,)."""
     state[0] += _GOLDEN
     z = state[0]
@@ -311,17 +340,17 @@ def _random_bits(state: Any) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _random_below(state: Any, limit: int) -> int:
+def _random_below(state: Array, limit: Integer) -> Integer:
     return np.int64(((_random_bits(state) >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32))
 
 
 @numba.njit(nogil=True, cache=True)
-def _random_unit(state: Any) -> float:
+def _random_unit(state: Array) -> Real:
     return np.float64(_random_bits(state) >> np.uint64(11)) * 2.0**-53
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw_sample(state: Any, population: Any, rows: Any, columns: Any) -> None:
+def _draw_sample(state: Array, population: Array, rows: Array, columns: Array) -> None:
     """Copy rows drawn without replacement to `columns` (n_features, sample_size); `population` stays a permutation."""
     for k in range(columns.shape[1]):
         pick = k + _random_below(state, population.shape[0] - k)
@@ -333,7 +362,7 @@ def _draw_sample(state: Any, population: Any, rows: Any, columns: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw_split(state: Any, columns: Any, members: Any, candidates: Any) -> tuple[int, float]:
+def _draw_split(state: Array, columns: Array, members: Array, candidates: Array) -> tuple[Integer, Real]:
     """A feature that is not constant among `members`, all equally likely, and a threshold uniform in its range.
 
     The feature is -1 when all are constant. The threshold is below the largest value, so that both sides get a row.
@@ -346,8 +375,7 @@ def _draw_split(state: Any, columns: Any, members: Any, candidates: Any) -> tupl
         low = high = column[members[0]]
         for k in range(1, members.shape[0]):
             value = column[members[k]]
-            low = value if value < low else low
-            high = value if value > high else high
+            low, high = min(low, value), max(high, value)
         if low < high:
             span = np.float64(high) - np.float64(low)
             threshold = np.float32(np.float64(low) + _random_unit(state) * span)
@@ -359,7 +387,7 @@ def _draw_split(state: Any, columns: Any, members: Any, candidates: Any) -> tupl
 
 
 @numba.njit(nogil=True, cache=True)
-def _partition(column: Any, threshold: float, members: Any) -> int:
+def _partition(column: Array, threshold: Real, members: Array) -> Integer:
     """Move the members at or below the threshold to the front, without a branch; how many they are."""
     n_left = 0
     for k in range(members.shape[0]):
@@ -371,7 +399,9 @@ def _partition(column: Any, threshold: float, members: Any) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def grow(rows: Any, varying: Any, n_trees: int, sample_size: int, n_levels: int, seed: int) -> tuple[Any, Any]:
+def grow(
+    rows: Array, varying: Array, n_trees: Integer, sample_size: Integer, n_levels: Integer, seed: Integer
+) -> tuple[Array, Array]:
     """Grow trees of the exact layout: int64 nodes, int32 roots (n_trees + 1,), the last being the number of nodes.
 
     Each tree sees `sample_size` rows drawn without replacement. A node is split at a uniform threshold of a random
@@ -420,23 +450,36 @@ def grow(rows: Any, varying: Any, n_trees: int, sample_size: int, n_levels: int,
 
 
 @numba.njit(nogil=True, cache=True)
-def narrow(nodes: Any, scales: Any, n_levels: int, compact: Any) -> None:
-    """Write the nodes of an exact forest as `compact` int32 ones, thresholds coded as `encode_row` codes rows."""
+def narrow(nodes: Array, n_levels: Integer, scales: Array, compact: Array) -> None:
+    """Write the nodes of an exact forest as `compact` int32 ones, thresholds coded as `encode_row` codes rows.
+
+    The third column of `scales` is filled in: each feature's codes just reach its farthest threshold, so that the bits
+    are spent where trees ask. Rows beyond it still get a larger code.
+    """
     n_features = scales.shape[0]
     feature_bits = _bit_length(n_features)
     feature_mask = (1 << feature_bits) - 1
     offset_mask = (1 << (EXACT_CODE_SHIFT - feature_bits)) - 1
     shift = code_shift(32, n_features, n_levels)
-    bits = np.empty(1, np.int32)
-    threshold = bits.view(np.float32)
-    scratch = np.empty(1, np.float32)
+    threshold_bits, bent_bits = np.empty(1, np.int32), np.empty(1, np.int32)
+    threshold, bent = threshold_bits.view(np.float32), bent_bits.view(np.float32)
+    farthest = np.zeros(n_features, np.int64)
+    for node in nodes:
+        feature = node & feature_mask
+        if feature < n_features:
+            threshold_bits[0] = _exact_code(node >> EXACT_CODE_SHIFT)  # the flip is its own inverse
+            _bend(threshold, scales[feature : feature + 1], bent)
+            farthest[feature] = max(farthest[feature], bent_bits[0] - _ONE_BITS)
+    for j in range(n_features):
+        # Four codes are left for rounding and for the rows beyond.
+        scales[j, 2] = (compact_code_limit(shift) - 4) / max(farthest[j], 1)
     codes = np.empty(2, np.int64)
     for i in range(nodes.shape[0]):
         feature = nodes[i] & feature_mask
         offset = (nodes[i] >> feature_bits) & offset_mask
         code = nodes[i] >> EXACT_CODE_SHIFT
-        if offset > 0:
-            bits[0] = _exact_code(code)  # the flip is its own inverse
-            encode_row(threshold, scales[feature : feature + 1], shift, False, scratch, codes)  # noqa: FBT003 - see above
+        if feature < n_features:
+            threshold_bits[0] = _exact_code(code)
+            encode_row(threshold, scales[feature : feature + 1], shift, False, bent, codes)
             code = codes[0] >> shift
         compact[i] = np.int32(np.int64((code << shift) | (offset << feature_bits) | feature))

@@ -9,7 +9,7 @@ import numpy as np
 
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
-from foreshock.detectors.rules import Rules
+from foreshock.detectors.rules import Mask, Rules
 from foreshock.detectors.tails import Tails, fit_tails
 from foreshock.features.schema import INDEX
 
@@ -60,7 +60,14 @@ def _statistics(vectors: Array) -> Array:
     return np.concatenate([vectors[..., [INDEX[name] for name in SCALES]], scatter], axis=-1)
 
 
+def _lasts(slow: Array, fast: Array) -> Mask:
+    """A slow scale counts while the faster one still deviates likewise: else it would mourn what is long over."""
+    return np.asarray(fast * np.sign(slow) >= 0.5 * np.abs(slow))
+
+
 def _counted(vectors: Array, rules: Rules) -> Array:
     expected = vectors[..., INDEX["expected_mean"]]
     counted = [rules.counts(vectors[..., INDEX[gap]], expected) for gap in _GAPS]
+    for slow, fast in ((2, 1), (3, 2)):
+        counted[slow] &= _lasts(vectors[..., INDEX[SCALES[slow]]], vectors[..., INDEX[SCALES[fast]]])
     return np.stack([*counted, rules.spread_counts(vectors)], axis=-1)

@@ -9,15 +9,33 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array, Frame
 from foreshock.detectors.base import Lesson
+from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.ensemble import Ensemble
+from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
 from foreshock.features.baseline import LEVEL_DAYS, Baseline, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
 from foreshock.features.schema import INDEX, Schema
-from foreshock.features.seasonality import quiet_median
+from foreshock.features.robust import median_of_columns
 
 FOLDS = 4
 _TRIM = 1.3  # a held-out window beyond this score of the first fit is an incident in the history: it must not teach
+
+
+SCREEN_SHARES = np.geomspace(1.0, 1e-3, 61)  # shares of windows above each stored quantile of the cheap statistic
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Screen:
+    """The cheap statistic of the throttle: the largest deviation at any scale or of any relation."""
+
+    level: Level
+    correlation: Correlation | None
+
+    def score(self, vectors: Array, rules: Rules) -> Array:
+        """The cheap statistic, (n,)."""
+        alone = self.level.score(vectors, rules)
+        return alone if self.correlation is None else np.maximum(alone, self.correlation.score(vectors, rules))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +46,8 @@ class Model:
     baseline: Baseline
     ensemble: Ensemble
     availability: Array  # (n_metrics,) share of the training rows that were measured
-    throttle_levels: Array  # held-out quantiles of the cheap check, see engine/throttle.py
+    screen: Screen
+    screen_quantiles: Array  # (len(SCREEN_SHARES),) of the cheap statistic on held-out windows
 
     def vectors(self, frame: Frame, first_row: int) -> Array:
         """Describe every window that ends at `first_row` or later; see `features.baseline.describe`."""
@@ -62,8 +81,14 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
     baseline = fit_baseline(frame, teaches, loads, course.periods_s, course.time_zone, course.schema)
     lesson = Lesson(course.schema, course.rules, course.false_alarms_per_s, baseline.precision, course.seed)
     ensemble = Ensemble.fit(course.algorithm, vectors[usable], folds[usable], lesson, teaches[usable])
+    screen = Screen(
+        Level.fit(vectors[usable], lesson), Correlation.fit(vectors[usable], lesson) if len(frame.metrics) > 1 else None
+    )
+    cheap = screen.score(vectors[usable], course.rules)
     availability = np.isfinite(frame.values).mean(axis=0)
-    return Model(course.schema, baseline, ensemble, availability, np.zeros(0))
+    return Model(
+        course.schema, baseline, ensemble, availability, screen, np.quantile(cheap, 1.0 - SCREEN_SHARES)
+    )
 
 
 def _held_out(
@@ -96,7 +121,7 @@ def _recent_level(frame: Frame, baseline: Baseline) -> Array:
     for number in range(n_days):
         # the first days have no past: there, what follows stands in for it
         before = slice(max(0, number - LEVEL_DAYS) * per_day, number * per_day) if number else slice(per_day, (1 + LEVEL_DAYS) * per_day)
-        levels[number] = quiet_median(rest[before], axis=0)
-    overall = np.nan_to_num(quiet_median(rest, axis=0))
+        levels[number] = median_of_columns(rest[before])
+    overall = np.nan_to_num(median_of_columns(rest))
     levels = np.where(np.isfinite(levels), levels, overall)
     return np.asarray(levels[day])

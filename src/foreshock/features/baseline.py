@@ -11,7 +11,8 @@ from foreshock.core.frame import Array, Frame
 from foreshock.features import kernels
 from foreshock.features.calendar import DAY_S, civil_days, civil_seconds
 from foreshock.features.schema import STATISTICS, Schema
-from foreshock.features.seasonality import find_season, phase_scale, quiet_median, to_grid
+from foreshock.features.robust import median, median_by_group
+from foreshock.features.seasonality import find_season, phase_scale, to_grid
 
 LEVEL_DAYS = 3  # the level is that of the last days: slow change is followed, an incident of hours is not
 _BIN_S = 300
@@ -219,7 +220,7 @@ def _broken_line(load: Array, knots: Array, heights: Array) -> Array:
 
 def _growth(values: Array, calendar: _Calendar, step_s: int) -> float:
     """Slope per second that the history had throughout: in each of its thirds, and well beyond its noise; else 0."""
-    days = np.array([quiet_median(values[calendar.day == day]) for day in range(calendar.n_days)], dtype=np.float64)
+    days = median_by_group(values, calendar.day, calendar.n_days)
     counts = np.bincount(calendar.day[np.isfinite(values)], minlength=calendar.n_days)
     full = np.flatnonzero(counts >= 0.5 * DAY_S / step_s)
     if len(full) < _GROWTH_DAYS:
@@ -241,14 +242,14 @@ def _level(rest: Array, frame: Frame) -> float:
     """The median of the last days that hold enough samples, of everything where they do not."""
     last = rest[-LEVEL_DAYS * DAY_S // frame.step_s :]
     seen = np.isfinite(last).sum()
-    level = float(quiet_median(last if seen >= 0.3 * len(last) else rest))
+    level = median(last if seen >= 0.3 * len(last) else rest)
     return level if np.isfinite(level) else 0.0
 
 
 def _running_level(rest: Array, calendar: _Calendar) -> Array:
     """The level of the days around each row, so that a history that moved is not taken for a noisy one."""
-    days = np.array([quiet_median(rest[calendar.day == day]) for day in range(calendar.n_days)], dtype=np.float64)
-    around = np.array([quiet_median(days[max(0, day - 1) : day + 2]) for day in range(calendar.n_days)])
+    days = median_by_group(rest, calendar.day, calendar.n_days)
+    around = np.array([median(days[max(0, day - 1) : day + 2]) for day in range(calendar.n_days)])
     return np.nan_to_num(around)[calendar.day]
 
 

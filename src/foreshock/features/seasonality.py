@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
+from foreshock.features.robust import median, median_of_columns, median_of_rows
 
 DAYS_FOR_DAILY = 3
 DAYS_FOR_WEEKLY = 13  # two weeks, less the part of a day that a training window may lack at either end
@@ -42,13 +43,6 @@ def to_grid(column: Array, day: NDArray[np.int64], bin_: NDArray[np.int64], n_da
         return (total / count).reshape(n_days, n_bins)
 
 
-def quiet_median(values: Array, axis: int | None = None) -> Array:
-    """The median of what is not NaN; NaN, without a warning, where nothing is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.asarray(np.nanmedian(values, axis=axis))
-
-
 def find_season(grid: Array, weekday: NDArray[np.int64], periods_s: tuple[int, ...] | None) -> Season:
     """Keep the shapes that predict cycles they were not drawn from; `periods_s` fixes them instead, () means none.
 
@@ -70,7 +64,7 @@ def find_season(grid: Array, weekday: NDArray[np.int64], periods_s: tuple[int, .
 
 def _daily(grid: Array, seen_days: NDArray[np.bool_], *, forced: bool) -> tuple[Array, bool]:
     days = grid[seen_days]
-    days = days - quiet_median(days, axis=1)[:, None]
+    days = days - median_of_rows(days)[:, None]
     halves = (days[0::2], days[1::2])
     flat = sum(float(np.nansum(np.abs(half))) for half in halves)
     best_width, best_error = 1, np.inf
@@ -84,12 +78,12 @@ def _daily(grid: Array, seen_days: NDArray[np.bool_], *, forced: bool) -> tuple[
         return np.zeros(grid.shape[1]), False
     shape = _day_shape(days, best_width)
     # the level of each day without its shape, then the shape without the level of each day
-    shape = _day_shape(days - quiet_median(days - shape, axis=1)[:, None], best_width)
+    shape = _day_shape(days - median_of_rows(days - shape)[:, None], best_width)
     return shape, True
 
 
 def _day_shape(days: Array, width: int) -> Array:
-    shape = _without_holes(quiet_median(days, axis=0))
+    shape = _without_holes(median_of_columns(days))
     shape = _smooth_circular(shape, width)
     return np.asarray(shape - np.median(shape))
 
@@ -97,7 +91,7 @@ def _day_shape(days: Array, width: int) -> Array:
 def _weekly(rest: Array, weekday: NDArray[np.int64]) -> tuple[Array, bool]:
     """A smooth shape of the week, where it predicts; and the sharp events that every week had, where any."""
     n_bins = rest.shape[1]
-    rest = rest - quiet_median(rest)
+    rest = rest - median(rest)
     week = np.cumsum(np.r_[0, np.diff(weekday) < 0])
     cube = np.full((int(week[-1]) + 1, 7, n_bins), np.nan)
     cube[week, weekday] = rest
@@ -118,7 +112,7 @@ def _weekly(rest: Array, weekday: NDArray[np.int64]) -> tuple[Array, bool]:
 def _agreed(weeks: Array) -> Array:
     """What the weeks agree on at each phase: the median of three and more, of two the smaller if the signs agree."""
     count = np.isfinite(weeks).sum(axis=0)
-    middle = np.nan_to_num(quiet_median(weeks, axis=0))
+    middle = np.nan_to_num(median_of_columns(weeks))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanmin(weeks, axis=0), np.nanmax(weeks, axis=0)

@@ -1,0 +1,1 @@
+"""From history to models: when to learn, from what, and what that would have meant."""

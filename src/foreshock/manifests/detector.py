@@ -1,4 +1,4 @@
-"""`AnomalyDetector`, the manifest that users write: one declaration gives the parser, its sentences and the CRD's schema.
+"""`AnomalyDetector`, the manifest that users write: one declaration gives parser, sentences and the CRD's schema.
 
 Durations are held as whole seconds and instants as UTC seconds, under the name of their field; both are written back
 as they were read.
@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 import promql_parser
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
-from pydantic_core import PydanticCustomError
 
+from foreshock.core.durations import format_duration
 from foreshock.core.verdicts import Subject
 from foreshock.manifests.fields import (
     Budget,
@@ -38,11 +38,11 @@ from foreshock.manifests.fields import (
     between,
     unique,
 )
+from foreshock.manifests.problems import refuse_all
 from foreshock.manifests.rules import broken_rules
 
 API_VERSION = "devopsroles.com/v1"
 KIND = "AnomalyDetector"
-RULES_ERROR = "rules"  # pydantic's type of the error that carries every broken rule
 
 Role = Literal["health", "load"]
 Direction = Literal["up", "down", "both"]
@@ -62,8 +62,12 @@ class Model(BaseModel):
 class ValidRange(Model):
     """What a metric can be at all; a value outside is anomalous whatever a model says."""
 
-    min: _Number | None = Field(None, description="Lowest possible value, in the metric's unit; absent means no limit.")
-    max: _Number | None = Field(None, description="Highest possible value, in the metric's unit; absent means no limit.")
+    min: _Number | None = Field(
+        default=None, description="Lowest possible value, in the metric's unit; absent means no limit."
+    )
+    max: _Number | None = Field(
+        default=None, description="Highest possible value, in the metric's unit; absent means no limit."
+    )
 
 
 class Metric(Model):
@@ -72,32 +76,35 @@ class Metric(Model):
     name: MetricName = Field(description="What alerts and reports call this metric; unique in its detector.")
     query: Query = Field(description="PromQL that returns one series, or one for each group of group_by.")
     role: Role = Field(
-        "health",
+        default="health",
         description="load is demand that the service does not control: it is never anomalous for being high, and the "
         "health metrics are judged given it.",
     )
     direction: Direction = Field(
-        "both", description="Which deviations count: up, down or both. A cache's hit ratio is only bad when it goes down."
+        default="both",
+        description="Which deviations count: up, down or both. A cache's hit ratio is only bad when it goes down.",
     )
     min_deviation: Annotated[_Number, Field(ge=0)] = Field(
-        0.0, description="Smaller deviations never count, in the metric's unit: what nobody would get up for."
+        default=0.0, description="Smaller deviations never count, in the metric's unit: what nobody would get up for."
     )
     min_relative_deviation: Annotated[_Number, Field(ge=0, le=1000)] = Field(
-        0.05, description="Smaller deviations never count, as a ratio of the expected value (0.05 is 5 %)."
+        default=0.05, description="Smaller deviations never count, as a ratio of the expected value (0.05 is 5 %)."
     )
-    valid_range: ValidRange | None = Field(None, description="A value outside is anomalous whatever a model says.")
+    valid_range: ValidRange | None = Field(
+        default=None, description="A value outside is anomalous whatever a model says."
+    )
 
 
 class Throttle(Model):
     """The cheap check that decides whether the full model runs."""
 
     sigma: Annotated[_Number, Field(gt=0, le=100)] = Field(
-        2.0,
-        description="The full model runs when the window as a whole lies beyond this many standard deviations, two-sided: "
-        "2 lets 4.6 % of normal windows pass.",
+        default=2.0,
+        description="The full model runs when the window as a whole lies beyond this many standard deviations, "
+        "two-sided: 2 lets 4.6 % of normal windows pass.",
     )
     force_every: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
-        5, description="The full model runs at least every so many intervals; 1 turns the check off."
+        default=5, description="The full model runs at least every so many intervals; 1 turns the check off."
     )
 
 
@@ -106,26 +113,27 @@ class Exclusion(Model):
 
     start: InstantS = Field(description="First instant left out, RFC 3339.")
     end: InstantS = Field(description="First instant used again, RFC 3339.")
-    reason: Reason = Field("", description="What happened then; it is kept in the model's record.")
+    reason: Reason = Field(default="", description="What happened then; it is kept in the model's record.")
 
 
 class Training(Model):
     """How models are learnt and renewed."""
 
     window: Annotated[DurationS, between("1h", "400d")] = Field(
-        28 * 86_400, description="The history that may be used: as much as Prometheus holds of it, never less than warm_up."
+        default=28 * 86_400,
+        description="The history that may be used: as much as Prometheus holds of it, never less than warm_up.",
     )
     warm_up: Annotated[DurationS, between("10m", "400d")] = Field(
-        7 * 86_400, description="The history that a first model needs; a weekly shape needs two weeks."
+        default=7 * 86_400, description="The history that a first model needs; a weekly shape needs two weeks."
     )
     retrain_interval: Annotated[DurationS, between("1h", "30d")] = Field(
-        86_400, description="How often a new revision is trained, so that slow change is followed."
+        default=86_400, description="How often a new revision is trained, so that slow change is followed."
     )
     drift_detection: DriftDetection = Field(
-        "enabled", description="Train early when the service has settled at another level for good."
+        default="enabled", description="Train early when the service has settled at another level for good."
     )
     exclude: Annotated[tuple[Exclusion, ...], Field(max_length=100)] = Field(
-        (), description="Stretches of history that no model may learn from, such as an outage or a load test."
+        default=(), description="Stretches of history that no model may learn from, such as an outage or a load test."
     )
 
 
@@ -133,14 +141,14 @@ class Maintenance(Model):
     """A recurring (`schedule` and `duration`) or single (`start` and `end`) maintenance."""
 
     schedule: CronSchedule | None = Field(
-        None, description="Five cron fields in the detector's time_zone: when the maintenance begins."
+        default=None, description="Five cron fields in the detector's time_zone: when the maintenance begins."
     )
     duration: Annotated[DurationS, between("1m", "7d")] | None = Field(
-        None, description="How long a scheduled maintenance lasts."
+        default=None, description="How long a scheduled maintenance lasts."
     )
-    start: InstantS | None = Field(None, description="When a single maintenance begins, RFC 3339.")
-    end: InstantS | None = Field(None, description="When a single maintenance is over, RFC 3339.")
-    reason: Reason = Field("", description="Written into the alerts of that time instead of paging.")
+    start: InstantS | None = Field(default=None, description="When a single maintenance begins, RFC 3339.")
+    end: InstantS | None = Field(default=None, description="When a single maintenance is over, RFC 3339.")
+    reason: Reason = Field(default="", description="Written into the alerts of that time instead of paging.")
 
     def covers(self, instant_s: float, zone: ZoneInfo) -> bool:
         """Whether this maintenance is going on at an instant in UTC seconds; its end is no longer part of it."""
@@ -154,66 +162,77 @@ class DetectorSpec(Model):
 
     target_service: ServiceName = Field(description="The service whose health this is; every alert carries it.")
     prometheus_query: Query | None = Field(
-        None, description="PromQL of the one metric to judge; exactly one of metrics and prometheus_query."
+        default=None, description="PromQL of the one metric to judge; exactly one of metrics and prometheus_query."
     )
     metrics: Annotated[tuple[Metric, ...], Field(max_length=100)] = Field(
-        (), description="Named metrics judged jointly by one model; exactly one of metrics and prometheus_query."
+        default=(),
+        description="Named metrics judged jointly by one model; exactly one of metrics and prometheus_query.",
     )
     group_by: Annotated[tuple[LabelName, ...], Field(max_length=10), unique("label")] = Field(
-        (), description="Labels that split the query's series into groups with a model of their own each."
+        default=(), description="Labels that split the query's series into groups with a model of their own each."
     )
     max_groups: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
-        1000, description="More groups than this are refused, so that a new label cannot multiply the load."
+        default=1000, description="More groups than this are refused, so that a new label cannot multiply the load."
     )
-    algorithm: Algorithm = Field("ensemble", description="What judges; ensemble is the most alarmed of all channels.")
+    algorithm: Algorithm = Field(
+        default="ensemble", description="What judges; ensemble is the most alarmed of all channels."
+    )
     model_version: ModelVersion = Field(
-        "v1", description="The line of models; v2.1.0-r3 pins revision 3 of the line v2.1.0."
+        default="v1", description="The line of models; v2.1.0-r3 pins revision 3 of the line v2.1.0."
     )
     detection_window: Annotated[DurationS, between("2s", "30d")] = Field(
-        3600, description="The stretch that is judged each time; at least two steps and one interval."
+        default=3600, description="The stretch that is judged each time; at least two steps and one interval."
     )
     interval: Annotated[DurationS, between("1m", "1d")] = Field(
-        60, description="How often to judge; 1m is the floor that keeps Prometheus safe."
+        default=60, description="How often to judge; 1m is the floor that keeps Prometheus safe."
     )
     step: Annotated[DurationS, between("1s", "1d")] = Field(
-        60, description="Resolution of the window; at most half of it."
+        default=60, description="Resolution of the window; at most half of it."
     )
     query_offset: Annotated[DurationS, between("0s", "1d")] | None = Field(
-        None, description="How late the data arrives; absent means what the datasource says (30s)."
+        default=None, description="How late the data arrives; absent means what the datasource says (30s)."
     )
-    throttle: Throttle = Field(Throttle(), description="The cheap check before the full model.")
-    seasonality: Annotated[tuple[SeasonS, ...], Field(max_length=2), unique("period")] | None = Field(
-        None, description="Daily (1d) and weekly (7d) shape to remove; [] for none; absent means detected from history."
+    throttle: Throttle = Field(default=Throttle(), description="The cheap check before the full model.")
+    seasonality: Annotated[tuple[SeasonS, ...], Field(max_length=2), unique("period", format_duration)] | None = Field(
+        default=None,
+        description="Daily (1d) and weekly (7d) shape to remove; [] for none; absent means detected from history.",
     )
-    time_zone: TimeZone = Field("UTC", description="Where the users live: seasons and schedules follow its civil time.")
-    training: Training = Field(Training(), description="How models are learnt and renewed.")
+    time_zone: TimeZone = Field(
+        default="UTC", description="Where the users live: seasons and schedules follow its civil time."
+    )
+    training: Training = Field(
+        default=Training(), description="What models may learn from, and how often they are renewed."
+    )
     false_alarm_budget: FalseAlarmBudget = Field(
-        Budget(1, 7 * 86_400),
+        default=Budget(1, 7 * 86_400),
         description="How many false incidents are accepted of the whole detector, all groups together, such as 1/7d.",
     )
     pending_for: Annotated[DurationS, between("0s", "7d")] = Field(
-        0, description="How long a window must stay anomalous before it alerts, as Prometheus' for."
+        default=0, description="How long a window must stay anomalous before it alerts, as Prometheus' for."
     )
     keep_firing_for: Annotated[DurationS, between("0s", "7d")] = Field(
-        600, description="How long an alert stays after the last anomalous window, as Prometheus' keep_firing_for."
+        default=600,
+        description="How long an alert stays after the last anomalous window, as Prometheus' keep_firing_for.",
     )
-    alert_severity: Severity = Field("warning", description="How urgent an alert of this detector is.")
+    alert_severity: Severity = Field(default="warning", description="How urgent an alert of this detector is.")
     sinks: Annotated[tuple[ConfiguredName, ...], Field(max_length=10), unique("sink")] | None = Field(
-        None, description="Names of the receivers that the administrator configured; absent means the default ones."
+        default=None,
+        description="Names of the receivers that the administrator configured; absent means the default ones.",
     )
     datasource: ConfiguredName | None = Field(
-        None, description="Name of the Prometheus that the administrator configured; absent means the default one."
+        default=None,
+        description="Name of the Prometheus that the administrator configured; absent means the default one.",
     )
     maintenance: Annotated[tuple[Maintenance, ...], Field(max_length=100)] = Field(
-        (), description="When alerts are annotated instead of paging; these times stay out of training."
+        default=(), description="When alerts are annotated instead of paging; these times stay out of training."
     )
-    suspend: StrictBool = Field(False, description="Stop judging; what fires expires with the reason suspended.")
+    suspend: StrictBool = Field(
+        default=False, description="Stop judging; what fires expires with the reason suspended."
+    )
 
     @model_validator(mode="after")
     def _keep_the_rules(self) -> Self:
-        found = broken_rules(self)
-        if found:
-            raise PydanticCustomError(RULES_ERROR, "{sentence}", {"sentence": found[0].sentence, "broken": found})
+        refuse_all(broken_rules(self))
         return self
 
     @cached_property
@@ -246,20 +265,20 @@ class Metadata(Model):
     """Kubernetes' ObjectMeta, with what kubectl and the API server add to it."""
 
     name: ObjectName = Field(description="The name of the detector, unique in its namespace.")
-    namespace: Namespace = Field("default", description="The namespace of the detector.")
-    labels: dict[str, str] = Field({}, description="As for any Kubernetes object.")
-    annotations: dict[str, str] = Field({}, description="As for any Kubernetes object.")
+    namespace: Namespace = Field(default="default", description="The namespace of the detector.")
+    labels: dict[str, str] = Field(default={}, description="As for any Kubernetes object.")
+    annotations: dict[str, str] = Field(default={}, description="As for any Kubernetes object.")
     uid: str | None = None
     generation: int | None = None
-    resource_version: str | None = Field(None, alias="resourceVersion")
-    creation_timestamp: str | None = Field(None, alias="creationTimestamp")
-    deletion_timestamp: str | None = Field(None, alias="deletionTimestamp")
-    deletion_grace_period_seconds: int | None = Field(None, alias="deletionGracePeriodSeconds")
-    generate_name: str | None = Field(None, alias="generateName")
-    self_link: str | None = Field(None, alias="selfLink")
+    resource_version: str | None = Field(default=None, alias="resourceVersion")
+    creation_timestamp: str | None = Field(default=None, alias="creationTimestamp")
+    deletion_timestamp: str | None = Field(default=None, alias="deletionTimestamp")
+    deletion_grace_period_seconds: int | None = Field(default=None, alias="deletionGracePeriodSeconds")
+    generate_name: str | None = Field(default=None, alias="generateName")
+    self_link: str | None = Field(default=None, alias="selfLink")
     finalizers: tuple[str, ...] = ()
-    owner_references: tuple[dict[str, Any], ...] = Field((), alias="ownerReferences")
-    managed_fields: tuple[dict[str, Any], ...] = Field((), alias="managedFields")
+    owner_references: tuple[dict[str, Any], ...] = Field(default=(), alias="ownerReferences")
+    managed_fields: tuple[dict[str, Any], ...] = Field(default=(), alias="managedFields")
 
 
 class AnomalyDetector(Model):
@@ -269,7 +288,7 @@ class AnomalyDetector(Model):
     kind: Literal["AnomalyDetector"]
     metadata: Metadata
     spec: DetectorSpec
-    status: dict[str, Any] | None = Field(None, repr=False)
+    status: dict[str, Any] | None = Field(default=None, repr=False)
 
     @property
     def subject(self) -> Subject:
@@ -280,7 +299,7 @@ class AnomalyDetector(Model):
 def fingerprint(spec: DetectorSpec) -> str:
     """The sha256, in hex, of what a trained model depends on: where it differs, the model is stale.
 
-    The severity, the sinks, the throttle, maintenance to come, and what merely bounds or names things are not part of it.
+    Severity, sinks, throttle, maintenance to come, and what merely bounds or names things are not part of it.
     """
     written = spec.model_dump(mode="json", include=set(_TRAINED_ON))
     written["training"] = spec.training.model_dump(mode="json", include={"window", "exclude"})

@@ -22,7 +22,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A file is not what it should be; `path` is where in it, as far as that is known."""
 
     def __init__(self, message: str, path: str = "") -> None:
@@ -42,7 +42,7 @@ def read_documents(file: Path) -> tuple[Document, ...]:
     """Every value of a YAML or JSON file, without the empty ones.
 
     Raises:
-        Unreadable: the file cannot be read, is larger than 1 MiB, or is not what its syntax says.
+        UnreadableError: the file cannot be read, is larger than 1 MiB, or is not what its syntax says.
     """
     text = read_text(file)
     values = [value for value in _parse(text, is_json=file.suffix == ".json") if value is not None]
@@ -55,30 +55,30 @@ def read_text(file: Path, largest_size_bytes: int = LARGEST_SIZE_BYTES) -> str:
     """The whole of a regular UTF-8 file that is no larger than `largest_size_bytes`.
 
     Raises:
-        Unreadable: it is none of that.
+        UnreadableError: it is none of that.
     """
     try:
         if not file.exists():
-            raise Unreadable("There is no such file or folder; check the path.")
+            raise UnreadableError("There is no such file or folder; check the path.")
         if not file.is_file():
-            raise Unreadable("This is not a regular file; give a *.yaml, *.yml or *.json file.")
+            raise UnreadableError("This is not a regular file; give a *.yaml, *.yml or *.json file.")
         with file.open("rb") as stream:
             content = stream.read(largest_size_bytes + 1)
     except OSError as error:
-        raise Unreadable(f"The file cannot be read ({error.strerror}); check its permissions.") from error
+        raise UnreadableError(f"The file cannot be read ({error.strerror}); check its permissions.") from error
     if len(content) > largest_size_bytes:
-        raise Unreadable(f"The file is larger than {largest_size_bytes} bytes; split it.")
+        raise UnreadableError(f"The file is larger than {largest_size_bytes} bytes; split it.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"The file is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise UnreadableError(f"The file is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
 
 
 def _parse(text: str, *, is_json: bool) -> list[Any]:
     try:
         return [_read_json(text)] if is_json else list(_read_yaml(text))
     except RecursionError:
-        raise Unreadable(f"The file nests values deeper than {_DEEPEST} levels; flatten it.") from None
+        raise UnreadableError(f"The file nests values deeper than {_DEEPEST} levels; flatten it.") from None
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
@@ -88,22 +88,24 @@ def _read_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"This is not JSON: {error.msg}.", f"line {error.lineno}, column {error.colno}") from error
+        raise UnreadableError(
+            f"This is not JSON: {error.msg}.", f"line {error.lineno}, column {error.colno}"
+        ) from error
     except ValueError as error:  # an integer of more than 4,300 digits
-        raise Unreadable("This JSON holds a number of thousands of digits; remove it.") from error
+        raise UnreadableError("This JSON holds a number of thousands of digits; remove it.") from error
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise Unreadable(f"The key {key[:60]!r} is given twice in one object; remove one.")
+            raise UnreadableError(f"The key {key[:60]!r} is given twice in one object; remove one.")
         found[key] = value
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise Unreadable(f"{name} is not JSON; write a number.")
+    raise UnreadableError(f"{name} is not JSON; write a number.")
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------
@@ -127,27 +129,31 @@ def _read_yaml(text: str) -> Iterator[Any]:
         loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()  # composed, and not yet constructed: aliases still cost nothing
+            if node is None:  # for mypy: check_node has just said that there is one
+                return
             _check(node, "", [0], ())
             yield loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise Unreadable(f"This is not YAML: {error.problem or error.context}.", where) from error
+        raise UnreadableError(f"This is not YAML: {error.problem or error.context}.", where) from error
     except yaml.YAMLError as error:
-        raise Unreadable("This is not YAML: it holds a character that YAML does not allow.") from error
+        raise UnreadableError("This is not YAML: it holds a character that YAML does not allow.") from error
     except ValueError as error:  # `0b2`, an integer of thousands of digits, an overflowing sexagesimal
-        raise Unreadable(f"This YAML holds a number that cannot be read ({str(error)[:80]}); put it in quotes.") from error
+        raise UnreadableError(
+            f"This YAML holds a number that cannot be read ({str(error)[:80]}); put it in quotes."
+        ) from error
 
 
 def _check(node: yaml.Node, path: str, n_seen: list[int], above: tuple[yaml.Node, ...]) -> None:
     """Refuse duplicate and non-text keys, cycles, and more nodes than a file of 1 MiB needs; aliases count in full."""
     n_seen[0] += 1
     if n_seen[0] > _MOST_NODES:
-        raise Unreadable(f"The file's aliases grow it beyond {_MOST_NODES} values; write the values out.", path)
+        raise UnreadableError(f"The file's aliases grow it beyond {_MOST_NODES} values; write the values out.", path)
     if any(node is parent for parent in above):
-        raise Unreadable("An alias contains itself; write the value out.", path)
+        raise UnreadableError("An alias contains itself; write the value out.", path)
     if len(above) > _DEEPEST:
-        raise Unreadable(f"The file nests values deeper than {_DEEPEST} levels; flatten it.", path)
+        raise UnreadableError(f"The file nests values deeper than {_DEEPEST} levels; flatten it.", path)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _check(item, f"{path}[{index}]", n_seen, (*above, node))
@@ -162,9 +168,9 @@ def _check_keys(node: yaml.MappingNode, path: str) -> None:
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag not in {_TEXT, _MERGE}:
-            raise Unreadable(f"The key in line {line} is not text to YAML; put it in quotes.", path)
+            raise UnreadableError(f"The key in line {line} is not text to YAML; put it in quotes.", path)
         if key.value in seen:
-            raise Unreadable(
+            raise UnreadableError(
                 f"The key {key.value[:60]!r} is given twice, in lines {seen[key.value]} and {line}; remove one.",
                 f"{path}.{key.value}".lstrip("."),
             )

@@ -18,11 +18,13 @@ from pydantic_core import PydanticCustomError
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import DURATION_PATTERN, format_duration, parse_duration
 from foreshock.core.errors import QueryRejected
+from foreshock.manifests.problems import shown
 from foreshock.manifests.schedule import Schedule
 from foreshock.prometheus.templates import check_query
 
 NEVER_A_URL = (
-    "{field} takes names the administrator configured; a manifest never carries a URL. Put the address into the settings file."
+    "{field} takes names the administrator configured; a manifest never carries a URL. "
+    "Put the address into the settings file."
 )
 _LONGEST_S = 100 * 366 * 86_400  # a century: longer ones overflow the instants that they are added to
 
@@ -30,12 +32,6 @@ _LONGEST_S = 100 * 366 * 86_400  # a century: longer ones overflow the instants 
 def refuse(sentence: str) -> NoReturn:
     """Refuse a value with a finished sentence, whatever braces the sentence holds."""
     raise PydanticCustomError("sentence", "{sentence}", {"sentence": sentence})
-
-
-def shown(value: object) -> str:
-    """A value as a message quotes it: on one line, and never more than 60 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # --- durations and instants -----------------------------------------------------------------------------------------
@@ -165,10 +161,16 @@ MetricName = Annotated[
     str, *matching(_IDENTIFIER, 100, "{field} must be at most 100 letters, digits and '_', and not begin with a digit")
 ]
 LabelName = Annotated[
-    str, *matching(_IDENTIFIER, 100, "{field} takes names of labels: letters, digits and '_', not beginning with a digit")
+    str,
+    *matching(_IDENTIFIER, 100, "{field} takes names of labels: letters, digits and '_', not beginning with a digit"),
 ]
 ServiceName = Annotated[
-    str, *matching(r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?", 253, "{field} must be 1 to 253 printable characters")
+    str,
+    *matching(
+        r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?",
+        253,
+        "{field} must be 1 to 253 printable characters",
+    ),
 ]
 ModelVersion = Annotated[
     str,
@@ -191,9 +193,9 @@ ConfiguredName = Annotated[
     str,
     BeforeValidator(_never_a_url),
     *matching(
-        r"[a-zA-Z0-9]([-a-zA-Z0-9._]*[a-zA-Z0-9])?",
+        _LABEL,
         63,
-        "{field} takes names the administrator configured: at most 63 letters, digits, '.', '_' and '-'",
+        "{field} takes names the administrator configured: at most 63 lower-case letters, digits and '-'",
     ),
 ]
 """The name of a sink or a datasource of the settings file, which is where its address and its secrets are."""
@@ -212,13 +214,13 @@ def _check_promql(query: str) -> str:
 Query = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_check_promql)]
 
 
-def unique(what: str) -> AfterValidator:
+def unique(what: str, written: Callable[[Any], str] = str) -> AfterValidator:
     """A list that names nothing twice."""
 
     def check(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         twice = [value for index, value in enumerate(values or ()) if value in (values or ())[:index]]
         if twice:
-            refuse(f"{{field}} names the {what} {shown(twice[0])} twice; remove one.")
+            refuse(f"{{field}} names the {what} {written(twice[0])} twice; remove one.")
         return values
 
     return AfterValidator(check)
@@ -269,8 +271,8 @@ def _read_budget(value: object) -> Budget:
         return Budget.parse(value if isinstance(value, str) else str(value))
     except ValueError:
         refuse(
-            "{field} must be a number of incidents, '/' and a duration, such as 1/7d: 1 to 1000 incidents in 1h to 365d, "
-            f"not {shown(value)}."
+            "{field} must be a number of incidents, '/' and a duration, such as 1/7d: 1 to 1000 incidents in 1h to "
+            f"365d, not {shown(value)}."
         )
 
 
@@ -278,7 +280,9 @@ FalseAlarmBudget = Annotated[
     Budget,
     PlainValidator(_read_budget),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,4}/([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", "maxLength": 40}),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[0-9]{1,4}/([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", "maxLength": 40}
+    ),
 ]
 
 
@@ -297,4 +301,3 @@ CronSchedule = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "minLength": 9, "maxLength": 100}),
 ]
-

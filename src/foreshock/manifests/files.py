@@ -11,10 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from foreshock.core.errors import InvalidManifest, Problem
-from foreshock.manifests.detector import API_VERSION, KIND, RULES_ERROR, AnomalyDetector
-from foreshock.manifests.documents import Unreadable, read_documents
-from foreshock.manifests.problems import path_of, problems_of
-from foreshock.manifests.rules import Broken
+from foreshock.manifests.detector import API_VERSION, KIND, AnomalyDetector
+from foreshock.manifests.documents import UnreadableError, read_documents
+from foreshock.manifests.problems import broken_in, problems_of
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_FILES = 10_000
@@ -57,7 +56,7 @@ def load_each(paths: Sequence[Path]) -> LoadedEach:
     for file in _files(paths, gathered):
         try:
             documents = read_documents(file)
-        except Unreadable as error:
+        except UnreadableError as error:
             gathered.problems.append(Problem(str(file), error.path, str(error)))
             continue
         for document in documents:
@@ -90,12 +89,18 @@ def _within(path: Path, gathered: _Gathered) -> list[Path]:
     try:
         found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
     except OSError as error:
-        gathered.problems.append(Problem(str(path), "", f"The folder cannot be read ({error.strerror}); check its permissions."))
+        gathered.problems.append(
+            Problem(str(path), "", f"The folder cannot be read ({error.strerror}); check its permissions.")
+        )
         return []
     if not found:
-        gathered.problems.append(Problem(str(path), "", "The folder holds no *.yaml, *.yml or *.json file; add a manifest."))
+        gathered.problems.append(
+            Problem(str(path), "", "The folder holds no *.yaml, *.yml or *.json file; add a manifest.")
+        )
     if len(found) > _MOST_FILES:
-        gathered.problems.append(Problem(str(path), "", f"The folder holds more than {_MOST_FILES} manifests; split it."))
+        gathered.problems.append(
+            Problem(str(path), "", f"The folder holds more than {_MOST_FILES} manifests; split it.")
+        )
         return []
     return found
 
@@ -133,7 +138,7 @@ def _read_detector(file: str, prefix: str, value: dict[str, Any], gathered: _Gat
     try:
         detector = AnomalyDetector.model_validate(value)
     except ValidationError as error:
-        found = [*_problems(error, value, file), *_hidden_problems(error, value, file)]
+        found = [*problems_of(error, AnomalyDetector, value, file=file), *_hidden_problems(error, value, file)]
         gathered.problems.extend(replace(problem, path=f"{prefix}{problem.path}".rstrip(".")) for problem in found)
         return
     subject = detector.subject.detector
@@ -145,40 +150,24 @@ def _read_detector(file: str, prefix: str, value: dict[str, Any], gathered: _Gat
     gathered.manifests.append(LoadedManifest(file, prefix.rstrip("."), detector))
 
 
-def _problems(error: ValidationError, value: dict[str, Any], file: str) -> Iterator[Problem]:
-    broken = _broken_rules(error)
-    for found in broken:
-        yield Problem(file, f"spec.{found.path}".rstrip("."), found.sentence)
-    for problem, details in zip(
-        problems_of(error, AnomalyDetector, value, file=file), error.errors(include_url=False), strict=True
-    ):
-        if details["type"] != RULES_ERROR:
-            yield problem
-
-
-def _broken_rules(error: ValidationError) -> tuple[Broken, ...]:
-    return next(
-        (details["ctx"]["broken"] for details in error.errors(include_url=False) if details["type"] == RULES_ERROR), ()
-    )
-
-
 def _hidden_problems(error: ValidationError, value: dict[str, Any], file: str) -> Iterator[Problem]:
     """The rules between sound fields, which pydantic does not get to where any field is unsound.
 
     The unsound fields are left out and the rules that would read them are not believed. An unknown field may be a
     misspelt metric or query, so that the rule about these two is not believed either.
     """
-    unsound = {str(details["loc"][1]) for details in error.errors(include_url=False) if details["loc"][:1] == ("spec",) and len(details["loc"]) > 1}
+    found = error.errors(include_url=False)
+    unsound = {str(one["loc"][1]) for one in found if one["loc"][:1] == ("spec",) and len(one["loc"]) > 1}
     if not unsound or not isinstance(value.get("spec"), dict):
         return
     pruned = {name: entry for name, entry in copy.deepcopy(value["spec"]).items() if name not in unsound}
-    if any(details["type"] == "extra_forbidden" for details in error.errors(include_url=False)):
+    if any(one["type"] == "extra_forbidden" for one in found):
         unsound |= {"prometheus_query"}
     pruned.setdefault("target_service", "unknown")
     candidate = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "unknown"}, "spec": pruned}
     try:
         AnomalyDetector.model_validate(candidate)
     except ValidationError as again:
-        for found in _broken_rules(again):
-            if not found.fields & unsound:
-                yield Problem(file, path_of(("spec", *([found.path] if found.path else []))), found.sentence)
+        for broken in broken_in(again):
+            if not broken.fields & unsound:
+                yield Problem(file, broken.path, broken.sentence)

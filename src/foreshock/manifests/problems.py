@@ -5,16 +5,42 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from foreshock.core.errors import Problem
 
 Location = tuple[int | str, ...]
 
+RULES_ERROR = "rules"  # pydantic's type of the error that carries every broken rule
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule between fields that does not hold: the path below its model, its sentence, and the fields it compared."""
+
+    path: str
+    sentence: str
+    fields: frozenset[str] = frozenset()
+
+
+def refuse_all(broken: Sequence[Broken]) -> None:
+    """Refuse a model for all of its broken rules at once; nothing where there is none."""
+    if broken:
+        raise PydanticCustomError(RULES_ERROR, "{sentence}", {"sentence": broken[0].sentence, "broken": broken})
+
+
+def broken_in(error: ValidationError) -> tuple[Broken, ...]:
+    """The broken rules among what pydantic found."""
+    found = (entry for entry in error.errors(include_url=False) if entry["type"] == RULES_ERROR)
+    return tuple(broken for entry in found for broken in entry["ctx"]["broken"])
+
+
+_NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _KINDS = {
     str: "text",
     bool: "true or false",
@@ -31,7 +57,6 @@ _WANTED = {
     "int_parsing": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
-    "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "tuple_type": "a list",
@@ -44,6 +69,25 @@ _WANTED = {
     "model_attributes_type": "a mapping of fields to values",
     "dataclass_type": "a mapping of fields to values",
 }
+
+_BOUNDS = {
+    "finite_number": "{field} must be a finite number.",
+    "greater_than": "{field} must be greater than {gt:g}.",
+    "greater_than_equal": "{field} must be at least {ge:g}.",
+    "less_than": "{field} must be less than {lt:g}.",
+    "less_than_equal": "{field} must be at most {le:g}.",
+    "string_too_short": "{field} must not be empty.",
+    "string_too_long": "{field} must be at most {max_length} characters long.",
+    "string_pattern_mismatch": "{field} must match {pattern}.",
+    "too_long": "{field} must have at most {max_length} entries, not {actual_length}.",
+    "too_short": "{field} must have at least {min_length} entries.",
+}
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: on one line, and never more than 60 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def path_of(location: Location) -> str:
@@ -58,16 +102,17 @@ def problems_of(error: ValidationError, model: type[BaseModel], data: Any, *, fi
     """One problem for each thing that pydantic found in `data`, which it read as a `model`."""
     for details in error.errors(include_url=False):
         location = _within(data, details["loc"], details["type"])
-        yield Problem(file, path_of(location), _sentence(details, location, model, data))
+        if details["type"] != RULES_ERROR:
+            yield Problem(file, path_of(location), _sentence(details, location, model, data))
+    for broken in broken_in(error):
+        yield Problem(file, broken.path, broken.sentence)
 
 
 def _within(data: Any, location: Location, kind: str) -> Location:
     """The location without the names of union members, which pydantic puts into it and nobody has written."""
     kept: list[int | str] = []
     for index, part in enumerate(location):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+        if _holds(data, part):
             data = data[part]
         elif not (kind == "missing" and index == len(location) - 1):
             continue
@@ -78,48 +123,33 @@ def _within(data: Any, location: Location, kind: str) -> Location:
 def _sentence(details: ErrorDetails, location: Location, model: type[BaseModel], data: Any) -> str:
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
     field = next((part for part in reversed(location) if isinstance(part, str)), "the document")
-    if kind == "sentence":
-        return str(context["sentence"]).replace("{field}", field)
-    if kind == "missing":
-        return f"Set {field}; it is required."
-    if kind == "extra_forbidden":
-        return unknown_field(field, known_fields(model, location[:-1], data))
-    if kind == "literal_error":
-        return f"{field} must be {_or(context['expected'])}, not {_quoted(value)}."
-    if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return _wrong_tag(details)
     if kind in _WANTED:
         return f"{field} must be {_WANTED[kind]}, not {_KINDS.get(type(value), 'this')}."
-    return _out_of_bounds(kind, context, field) or f"{field}: {_plain(details['msg'])}"
-
-
-def _wrong_tag(details: ErrorDetails) -> str:
-    context = details.get("ctx", {})
-    tag_field = str(context["discriminator"]).strip("'")
-    if details["type"] == "union_tag_not_found":
-        return f"Set {tag_field}; it is required."
-    return f"This version does not have the {tag_field} {context['tag']!r}; use {_or(context['expected_tags'])}."
-
-
-def _out_of_bounds(kind: str, context: dict[str, Any], field: str) -> str | None:
+    if kind in _BOUNDS and context.get("pattern") != _NAME_PATTERN:
+        return _BOUNDS[kind].format(field=field, **context)
     match kind:
-        case "greater_than":
-            return f"{field} must be greater than {context['gt']:g}."
-        case "greater_than_equal":
-            return f"{field} must be at least {context['ge']:g}."
-        case "less_than":
-            return f"{field} must be less than {context['lt']:g}."
-        case "less_than_equal":
-            return f"{field} must be at most {context['le']:g}."
-        case "string_too_short":
-            return f"{field} must not be empty."
-        case "string_too_long":
-            return f"{field} must be at most {context['max_length']} characters long."
-        case "too_long":
-            return f"{field} must have at most {context['max_length']} entries, not {context['actual_length']}."
-        case "too_short":
-            return f"{field} must have at least {context['min_length']} entries."
-    return None
+        case "sentence":
+            text = str(context["sentence"]).replace("{field}", field)
+        case "missing":
+            text = f"Set {field}; it is required."
+        case "extra_forbidden":
+            text = unknown_field(field, known_fields(model, location[:-1], data))
+        case "literal_error":
+            text = f"{field} must be {_or(context['expected'])}, not {_quoted(value)}."
+        case "union_tag_not_found":
+            text = f"Set {_tag_field(context)}; it is required."
+        case "union_tag_invalid":
+            tag, known = shown(context["tag"]), _or(context["expected_tags"])
+            text = f"This version does not have the {_tag_field(context)} {tag}; use {known}."
+        case "string_pattern_mismatch":  # the one pattern that is worth words
+            text = f"{field} must be made of lower-case letters, digits and '-', beginning and ending with no '-'."
+        case _:
+            text = _raised(details["msg"], field)
+    return text
+
+
+def _tag_field(context: dict[str, Any]) -> str:
+    return str(context["discriminator"]).strip("'")
 
 
 def unknown_field(field: str, known: Sequence[str]) -> str:
@@ -157,7 +187,9 @@ def _models_at(annotation: Any, location: Location, data: Any) -> Iterator[type[
 
 
 def _holds(data: Any, part: int | str) -> bool:
-    return part in data if isinstance(data, dict) else isinstance(data, list | tuple) and isinstance(part, int)
+    if isinstance(data, dict):
+        return part in data
+    return isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
 
 
 def _members(annotation: Any) -> Iterator[Any]:
@@ -180,16 +212,23 @@ def _is_tagged_so(model: type[BaseModel], data: Any) -> bool:
 
 
 def _or(expected: str) -> str:
-    """pydantic's list of quoted alternatives without quotes: `a, b or c`."""
+    """The list of quoted alternatives that pydantic gives, without quotes: `a, b or c`."""
     names = [name.strip().strip("'") for name in expected.replace(" or ", ", ").split(",")]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _quoted(value: Any) -> str:
-    return repr(value[:40]) if isinstance(value, str) else _KINDS.get(type(value), "this") if value is None else repr(value)[:40]
+    return (
+        repr(value[:40])
+        if isinstance(value, str)
+        else _KINDS.get(type(value), "this")
+        if value is None
+        else repr(value)[:40]
+    )
 
 
-def _plain(message: str) -> str:
-    """A message of pydantic, or of a validator that raised ValueError, as a sentence of its own."""
+def _raised(message: str, field: str) -> str:
+    """A validator's ValueError as a sentence; one that begins with "must" lacks its subject."""
     text = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    text = f"{field} {text}" if text.startswith("must ") else f"{text[:1].upper()}{text[1:]}"
     return text if text.endswith(".") else f"{text}."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foreshock.core.durations import format_duration
+from foreshock.manifests.problems import Broken
 
 if TYPE_CHECKING:  # detector.py asks these rules, so they cannot import it
     from foreshock.manifests.detector import DetectorSpec, Maintenance
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # detector.py asks these rules, so they cannot import it
 Findings = Iterator[tuple[str, str]]
 
 AVAILABLE_ALGORITHMS = ("ensemble", "isolation_forest", "correlation", "level")
+_AVAILABLE = ", ".join(AVAILABLE_ALGORITHMS)
 _MOST_STEPS_IN_WINDOW = 11_000  # what Prometheus answers in one range query
 _MOST_TRAINING_VALUES = 20_000_000  # 160 MB of float64: one manifest cannot take the engine's memory
 
@@ -29,19 +31,12 @@ class Rule:
     check: Callable[[DetectorSpec], Findings]
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """One objection: the path below `spec`, its sentence, and the fields that were compared."""
-
-    path: str
-    sentence: str
-    fields: frozenset[str]
-
-
 def broken_rules(spec: DetectorSpec) -> tuple[Broken, ...]:
     """Every objection of every rule, in the order of `RULES`."""
     return tuple(
-        Broken(path, sentence, rule.fields) for rule in RULES for path, sentence in rule.check(spec)
+        Broken(f"spec.{path}".rstrip("."), sentence, rule.fields)
+        for rule in RULES
+        for path, sentence in rule.check(spec)
     )
 
 
@@ -88,8 +83,10 @@ def _window_holds_two_steps(spec: DetectorSpec) -> Findings:
     elif spec.detection_window // spec.step > _MOST_STEPS_IN_WINDOW:
         yield (
             "step",
-            f"detection_window holds {spec.detection_window // spec.step} steps, more than the {_MOST_STEPS_IN_WINDOW} "
-            "of one range query; lengthen step or shorten detection_window.",
+            (
+                f"detection_window holds {spec.detection_window // spec.step} steps, more than the "
+                f"{_MOST_STEPS_IN_WINDOW} of one range query; lengthen step or shorten detection_window."
+            ),
         )
 
 
@@ -98,8 +95,10 @@ def _window_covers_interval(spec: DetectorSpec) -> Findings:
         window, interval = format_duration(spec.detection_window), format_duration(spec.interval)
         yield (
             "interval",
-            f"An interval of {interval} leaves gaps between windows of {window} that nobody judges; make interval at "
-            "most detection_window.",
+            (
+                f"An interval of {interval} leaves gaps between windows of {window} that nobody judges; make "
+                "interval at most detection_window."
+            ),
         )
 
 
@@ -108,14 +107,18 @@ def _warm_up_within_training(spec: DetectorSpec) -> Findings:
     if training.warm_up > training.window:
         yield (
             "training.warm_up",
-            f"A warm_up of {format_duration(training.warm_up)} never fits into a training window of "
-            f"{format_duration(training.window)}; make warm_up at most training.window.",
+            (
+                f"A warm_up of {format_duration(training.warm_up)} never fits into a training window of "
+                f"{format_duration(training.window)}; make warm_up at most training.window."
+            ),
         )
     elif training.warm_up < spec.detection_window:
         yield (
             "training.warm_up",
-            f"A warm_up of {format_duration(training.warm_up)} is shorter than one window of "
-            f"{format_duration(spec.detection_window)}; lengthen warm_up or shorten detection_window.",
+            (
+                f"A warm_up of {format_duration(training.warm_up)} is shorter than one window of "
+                f"{format_duration(spec.detection_window)}; lengthen warm_up or shorten detection_window."
+            ),
         )
 
 
@@ -124,8 +127,10 @@ def _training_fits_in_memory(spec: DetectorSpec) -> Findings:
     if n_steps * n_metrics > _MOST_TRAINING_VALUES:
         yield (
             "training.window",
-            f"training.window holds {n_steps} steps of {n_metrics} metrics, more than {_MOST_TRAINING_VALUES} values; "
-            "lengthen step or shorten training.window.",
+            (
+                f"training.window holds {n_steps} steps of {n_metrics} metrics, more than {_MOST_TRAINING_VALUES} "
+                "values; lengthen step or shorten training.window."
+            ),
         )
 
 
@@ -157,7 +162,7 @@ def _available_algorithm(spec: DetectorSpec) -> Findings:
     if spec.algorithm not in AVAILABLE_ALGORITHMS:
         yield (
             "algorithm",
-            f"This version does not have the algorithm {spec.algorithm} yet; choose one of {', '.join(AVAILABLE_ALGORITHMS)}.",
+            f"This version does not have the algorithm {spec.algorithm} yet; choose one of {_AVAILABLE}.",
         )
 
 

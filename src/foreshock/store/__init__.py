@@ -1,0 +1,1 @@
+"""What outlives the process: models as immutable files, everything else in one database."""

@@ -1,0 +1,176 @@
+"""Model artifacts in a folder, addressed by the sha256 of their manifest: immutable, atomic, never unpickled.
+
+`<folder>/<digest>/manifest.json` beside `arrays.safetensors`. The manifest is written last: without it there is no
+artifact. A file that is not what its digest says is kept aside under another name, and never overwritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from foreshock.core.errors import ArtifactDamaged, ArtifactMissing, StoreUnavailable
+from foreshock.store.artifact_format import (
+    MAX_MANIFEST_BYTES,
+    AnyArray,
+    decode_arrays,
+    decode_manifest,
+    encode,
+)
+
+MANIFEST, ARRAYS = "manifest.json", "arrays.safetensors"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY = ".writing-"
+_READ = "read"
+
+
+class ArtifactStore:
+    """What goes in comes out bit for bit; a wrong digest is refused; two writers of one digest agree."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, arrays: Mapping[str, AnyArray], manifest: Mapping[str, Any]) -> str:
+        """Write an artifact durably and return its digest; an artifact that is there already is left as it is.
+
+        Raises:
+            ValueError: a dtype, a rank, a key or a value that no artifact may hold.
+            ArtifactDamaged: the artifact is beyond the limits of what would be read back.
+            StoreUnavailable: the folder is full, read-only or gone; nothing of the artifact can be seen.
+        """
+        encoded = encode(arrays, manifest)
+        folder = self._folder / encoded.digest
+        with _mapped(folder, "written"):
+            new = not folder.is_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / ARRAYS, encoded.arrays)
+            _write(folder / MANIFEST, encoded.manifest)
+            os.utime(folder)  # garbage collection counts its grace from here
+            if new:
+                _sync_folder(self._folder)
+        return encoded.digest
+
+    def get(self, digest: str) -> tuple[dict[str, Any], dict[str, AnyArray]]:
+        """Read an artifact: the manifest as it was put, and its arrays; no limit is checked after its memory was taken.
+
+        Raises:
+            ArtifactDamaged: a file is not what the digest says; it was set aside under another name.
+            ArtifactMissing: there is no such artifact.
+            StoreUnavailable: the folder cannot be read now.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise ArtifactDamaged("An artifact's address is the 64 hex digits of a sha256: this one is not.")
+        if not self._folder.is_dir():
+            raise StoreUnavailable(f"The artifact folder {self._folder} is not there: mount it or restore it.")
+        path = self._folder / digest / MANIFEST
+        with self._set_aside_if_damaged(path):
+            promise = decode_manifest(self._read(path, MAX_MANIFEST_BYTES, exact=False), digest)
+        path = self._folder / digest / ARRAYS
+        with self._set_aside_if_damaged(path):
+            arrays = decode_arrays(promise, self._read(path, promise.size_bytes, exact=True))
+        return promise.document, arrays
+
+    def size_bytes(self, digest: str) -> int:
+        """How much room the two files of an artifact take.
+
+        Raises:
+            ArtifactMissing: there is no such artifact.
+            StoreUnavailable: the folder cannot be read now.
+        """
+        with _mapped(self._folder / digest, _READ):
+            return sum((self._folder / digest / name).stat().st_size for name in (MANIFEST, ARRAYS))
+
+    def garbage(self, live: Collection[str], *, older_than_s: float) -> tuple[str, ...]:
+        """Remove and return the artifacts that are not among `live` and were last put before `older_than_s` (UTC).
+
+        Raises:
+            StoreUnavailable: the folder cannot be read or written now.
+        """
+        removed = []
+        with _mapped(self._folder, "cleaned"):
+            for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+                if not _DIGEST.fullmatch(folder.name) or folder.stat().st_mtime >= older_than_s:
+                    continue
+                if folder.name in live:
+                    for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a writer that was killed
+                        leftover.unlink(missing_ok=True)
+                    continue
+                (folder / MANIFEST).unlink(missing_ok=True)  # first, so that a half-removed artifact is none
+                shutil.rmtree(folder)
+                removed.append(folder.name)
+        return tuple(removed)
+
+    def _read(self, path: Path, limit_bytes: int, *, exact: bool) -> bytes:
+        with _mapped(path, _READ), path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > limit_bytes or (exact and size_bytes != limit_bytes):
+                raise ArtifactDamaged(
+                    f"{path} has {size_bytes} bytes where {'' if exact else 'at most '}{limit_bytes} belong."
+                )
+            return file.read(limit_bytes)
+
+    @contextlib.contextmanager
+    def _set_aside_if_damaged(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactDamaged as error:
+            aside = _aside(path)
+            raise ArtifactDamaged(
+                f"{error} {path} was {f'set aside as {aside.name}' if aside else 'left in place'}; "
+                "train again or restore a backup."
+            ) from error
+
+
+@contextlib.contextmanager
+def _mapped(path: Path, done: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if done == _READ and isinstance(error, FileNotFoundError):
+            raise ArtifactMissing(f"{path} is not there: train again, or restore the artifact folder.") from error
+        raise StoreUnavailable(
+            f"{path} could not be {done} ({error.strerror}); check the disk and the permissions of the artifact folder."
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Bring `data` to `path` as a whole: temporary file, fsync, rename, fsync of the folder."""
+    if path.exists():
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+        _aside(path)  # it bears the name of bytes that it does not hold
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _aside(path: Path) -> Path | None:
+    """Rename a damaged file, so that nobody reads it again and somebody may look at it; None where it cannot be."""
+    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+    try:
+        path.rename(aside)
+    except OSError:  # another reader was faster, or the folder is read-only: the error that follows says so
+        return None
+    return aside

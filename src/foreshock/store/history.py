@@ -1,0 +1,307 @@
+"""The database of everything but models: what is firing, incidents with evidence, the outbox, revisions, progress.
+
+The calls block; the event loop makes them in a thread. Reads may run side by side, one write at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from foreshock.alerting.outbox import BACK_OFF_CAP_S, MAX_RETRY_AFTER_S, Attempt, Delivery, Outcome
+from foreshock.alerting.state import AlertState, Kind, Phase
+from foreshock.core.verdicts import Subject
+from foreshock.store import rows, schema
+from foreshock.store.database import BUSY_TIMEOUT_S, Database
+from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord, Progress
+from foreshock.store.schema import MIGRATIONS, Migration
+
+RETENTION_S = 90 * 86_400
+MAX_MESSAGE_CHARS = 1_024
+ACTIVE, RETIRED = "Active", "Retired"
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How much `prune` removed; `unsent` rows were never delivered, for example because their sink is no more."""
+
+    incidents: int
+    deliveries: int
+    unsent: int
+
+
+class History:
+    """What goes in comes out, whole transactions or nothing, also after SIGKILL."""
+
+    def __init__(
+        self, url: str, *, migrations: tuple[Migration, ...] = MIGRATIONS, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> None:
+        """Open the database, create or migrate its tables.
+
+        Raises:
+            StoreUnavailable: it cannot be opened now.
+            DatabaseTooNew: a newer Foreshock wrote it.
+            Damaged: it is no database.
+            UserError: the URL names none.
+        """
+        self._database = Database(url, migrations=migrations, busy_timeout_s=busy_timeout_s)
+
+    def close(self) -> None:
+        """Close every connection; calling it twice is harmless."""
+        self._database.close()
+
+    def check_writable(self) -> None:
+        """Return if a transaction can be committed now, which is what `readyz` asks; raise as `commit_cycle` does."""
+        with self._database.writing() as connection:
+            connection.execute(
+                update(schema.meta).where(schema.meta.c.key == "schema_version").values(key="schema_version")
+            )
+
+    # --- one cycle -----------------------------------------------------------------------------------------------
+
+    def commit_cycle(self, changes: CycleChanges) -> None:
+        """Write all that a cycle decided in one transaction; writing the same changes again changes nothing.
+
+        Raises:
+            StoreUnavailable: nothing was written; try again, and publish nothing meanwhile.
+            Damaged: the file is not a database any more.
+            ValueError: an outbox row names an incident that is neither stored nor among the changes.
+        """
+        with self._database.writing() as connection:
+            for namespace, name in changes.deleted_detectors:
+                _forget(connection, namespace, name)
+            states = [rows.from_state(state, changes.at_s) for state in changes.states]
+            self._upsert(connection, schema.alert_states, ("subject_key",), states)
+            progress = [rows.from_progress(one) for one in changes.progress]
+            self._upsert(connection, schema.progress, ("subject_key",), progress)
+            self._upsert_incidents(connection, changes.incidents)
+            self._insert_new(connection, schema.outbox, [rows.from_delivery(row) for row in changes.outbox])
+
+    def load_alert_states(self) -> dict[Subject, AlertState]:
+        """Every state that was committed, of all subjects."""
+        with self._database.reading() as connection:
+            documents = connection.execute(select(schema.alert_states.c.state)).scalars().all()
+        states = (AlertState.from_dict(document) for document in documents)
+        return {state.subject: state for state in states}
+
+    def load_progress(self) -> dict[Subject, Progress]:
+        """How far each subject was judged."""
+        with self._database.reading() as connection:
+            found = [rows.to_progress(row) for row in connection.execute(select(schema.progress)).mappings()]
+        return {progress.subject: progress for progress in found}
+
+    def delete_detector(self, namespace: str, name: str) -> None:
+        """Forget states, progress and model records of a detector; its incidents and undelivered events stay."""
+        with self._database.writing() as connection:
+            _forget(connection, namespace, name)
+
+    # --- incidents -----------------------------------------------------------------------------------------------
+
+    def incidents(
+        self,
+        *,
+        namespace: str | None = None,
+        name: str | None = None,
+        status: Kind | None = None,
+        since_s: float | None = None,
+        limit: int = 100,
+    ) -> tuple[Incident, ...]:
+        """The newest incidents first, at most `limit`; `since_s` keeps those that began at or after it."""
+        table = schema.incidents
+        query = select(table).order_by(table.c.started_at_s.desc(), table.c.id).limit(limit)
+        if namespace is not None:
+            query = query.where(table.c.namespace == namespace)
+        if name is not None:
+            query = query.where(table.c.name == name)
+        if status is not None:
+            query = query.where(table.c.status == status.value)
+        if since_s is not None:
+            query = query.where(table.c.started_at_s >= since_s)
+        with self._database.reading() as connection:
+            return tuple(rows.to_incident(row) for row in connection.execute(query).mappings())
+
+    def incident(self, incident_id: str) -> Incident | None:
+        """The incident with this id, or None where there is none."""
+        with self._database.reading() as connection:
+            query = select(schema.incidents).where(schema.incidents.c.id == incident_id)
+            row = connection.execute(query).mappings().first()
+        return None if row is None else rows.to_incident(row)
+
+    # --- models --------------------------------------------------------------------------------------------------
+
+    def record_model(self, record: ModelRecord) -> None:
+        """Store a revision, or its new stage; recording an `Active` one retires the active one of the same line."""
+        with self._database.writing() as connection:
+            if record.stage == ACTIVE:
+                table = schema.models
+                connection.execute(
+                    update(table)
+                    .where(
+                        table.c.subject_key == rows.subject_key(record.subject),
+                        table.c.version == record.version,
+                        table.c.stage == ACTIVE,
+                        table.c.revision != record.revision,
+                    )
+                    .values(stage=RETIRED)
+                )
+            self._upsert(connection, schema.models, ("subject_key", "version", "revision"), [rows.from_model(record)])
+
+    def active_model(self, subject: Subject, version: str) -> ModelRecord | None:
+        """The active revision of this line, or None where none was trained yet."""
+        return next((model for model in self.models(subject, version=version) if model.stage == ACTIVE), None)
+
+    def models(self, subject: Subject, *, version: str | None = None) -> tuple[ModelRecord, ...]:
+        """All revisions of a subject, of one line where `version` is given, newest first."""
+        table = schema.models
+        query = select(table).where(table.c.subject_key == rows.subject_key(subject))
+        if version is not None:
+            query = query.where(table.c.version == version)
+        query = query.order_by(table.c.created_s.desc(), table.c.revision.desc())
+        with self._database.reading() as connection:
+            return tuple(rows.to_model(row) for row in connection.execute(query).mappings())
+
+    def active_models(self) -> tuple[ModelRecord, ...]:
+        """The active revisions of all subjects and lines: what is loaded when the process starts."""
+        query = select(schema.models).where(schema.models.c.stage == ACTIVE)
+        with self._database.reading() as connection:
+            return tuple(rows.to_model(row) for row in connection.execute(query).mappings())
+
+    def next_revision(self, subject: Subject, version: str) -> int:
+        """One more than the highest revision of the line; 1 for the first."""
+        table = schema.models
+        query = select(func.max(table.c.revision)).where(
+            table.c.subject_key == rows.subject_key(subject), table.c.version == version
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar() or 0) + 1
+
+    def live_digests(self) -> frozenset[str]:
+        """The digests that some record still names: artifacts that garbage collection must keep."""
+        with self._database.reading() as connection:
+            return frozenset(connection.execute(select(schema.models.c.digest).distinct()).scalars())
+
+    # --- outbox: the port of alerting.outbox ---------------------------------------------------------------------
+
+    def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
+        """The rows due for this sink: per incident only the oldest unsettled one, firing first, at most `limit`."""
+        table, earlier = schema.outbox, schema.outbox.alias("earlier")
+        blocked = exists().where(
+            earlier.c.incident_id == table.c.incident_id,
+            earlier.c.sink == table.c.sink,
+            earlier.c.status == rows.PENDING,
+            earlier.c.sequence < table.c.sequence,
+        )
+        due = or_(
+            table.c.next_attempt_s <= now_s,
+            table.c.next_attempt_s > now_s + MAX_RETRY_AFTER_S + BACK_OFF_CAP_S,  # the wall clock was set back since
+        )
+        firing_first = case((table.c.kind == Kind.FIRING.value, 0), else_=1)
+        query = (
+            select(table)
+            .where(and_(table.c.status == rows.PENDING, table.c.sink == sink, due, ~blocked))
+            .order_by(firing_first, table.c.next_attempt_s, table.c.created_s, table.c.event_id)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return tuple(rows.to_delivery(row) for row in connection.execute(query).mappings())
+
+    def settle(self, attempts: Sequence[Attempt], *, now_s: float) -> None:
+        """Record in one transaction what became of rows: delivered, rejected, given up, or due again later."""
+        table = schema.outbox
+        with self._database.writing() as connection:
+            for attempt in attempts:
+                row = attempt.delivery
+                values: dict[str, Any] = {
+                    "attempts": row.attempts + 1,
+                    "message": attempt.message[:MAX_MESSAGE_CHARS] or None,
+                }
+                if attempt.outcome is Outcome.POSTPONED:
+                    values["next_attempt_s"] = attempt.next_attempt_s
+                else:
+                    values |= {"status": attempt.outcome.value, "settled_s": now_s}
+                connection.execute(
+                    update(table).where(table.c.event_id == row.event_id, table.c.sink == row.sink).values(**values)
+                )
+
+    def mark_delivered(self, delivery: Delivery, *, now_s: float) -> None:
+        """Record that the sink took this row."""
+        self.settle((Attempt(delivery, Outcome.DELIVERED),), now_s=now_s)
+
+    def mark_failed(self, delivery: Delivery, message: str, *, now_s: float) -> None:
+        """Record that the sink will never take this row."""
+        self.settle((Attempt(delivery, Outcome.REJECTED, message),), now_s=now_s)
+
+    def backlog(self) -> tuple[Backlog, ...]:
+        """What each sink has not taken yet, also sinks that nobody configures any more."""
+        table = schema.outbox
+        query = (
+            select(table.c.sink, func.count(), func.min(table.c.created_s))
+            .where(table.c.status == rows.PENDING)
+            .group_by(table.c.sink)
+            .order_by(table.c.sink)
+        )
+        with self._database.reading() as connection:
+            return tuple(Backlog(*row) for row in connection.execute(query))
+
+    # --- retention -----------------------------------------------------------------------------------------------
+
+    def prune(self, *, now_s: float, keep_s: float = RETENTION_S) -> Pruned:
+        """Remove incidents that ended more than `keep_s` ago, with their deliveries, and subjects not seen since.
+
+        What still fires stays.
+        """
+        old = schema.incidents.c.ended_at_s < now_s - keep_s
+        its_rows = schema.outbox.c.incident_id.in_(select(schema.incidents.c.id).where(old))
+        with self._database.writing() as connection:
+            unsent = connection.execute(delete(schema.outbox).where(its_rows, schema.outbox.c.status == rows.PENDING))
+            settled = connection.execute(delete(schema.outbox).where(its_rows))
+            gone = connection.execute(delete(schema.incidents).where(old))
+            states, progress = schema.alert_states, schema.progress
+            idle = and_(states.c.updated_s < now_s - keep_s, states.c.phase == Phase.INACTIVE.value)
+            connection.execute(delete(states).where(idle))
+            connection.execute(delete(progress).where(progress.c.judged_at_s < now_s - keep_s))
+            return Pruned(gone.rowcount, settled.rowcount, unsent.rowcount)
+
+    # --- SQL that differs between databases ----------------------------------------------------------------------
+
+    def _insert(self, table: Table) -> Any:
+        """`INSERT ... ON CONFLICT`, which both databases have and SQLAlchemy spells once for each."""
+        return postgresql.insert(table) if self._database.dialect == "postgresql" else sqlite.insert(table)
+
+    def _upsert(self, connection: Connection, table: Table, key: tuple[str, ...], values: list[dict[str, Any]]) -> None:
+        if not values:
+            return
+        statement = self._insert(table)
+        changed = {column: statement.excluded[column] for column in values[0] if column not in key}
+        connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changed), values)
+
+    def _insert_new(self, connection: Connection, table: Table, values: list[dict[str, Any]]) -> None:
+        if values:
+            connection.execute(self._insert(table).on_conflict_do_nothing(), values)
+
+    def _upsert_incidents(self, connection: Connection, incidents: tuple[Incident, ...]) -> None:
+        """An update without evidence keeps the evidence of the firing; who the incident is about never changes."""
+        if not incidents:
+            return
+        table = schema.incidents
+        statement = self._insert(table)
+        new = statement.excluded
+        changed = {
+            "severity": new.severity,
+            "ended_at_s": new.ended_at_s,
+            "status": new.status,
+            "reason": new.reason,
+            "peak_score": new.peak_score,
+            "evidence": func.coalesce(new.evidence, table.c.evidence),
+        }
+        values = [rows.from_incident(incident) for incident in incidents]
+        connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), values)
+
+
+def _forget(connection: Connection, namespace: str, name: str) -> None:
+    for table in (schema.alert_states, schema.progress, schema.models):
+        connection.execute(delete(table).where(table.c.namespace == namespace, table.c.name == name))

@@ -1,0 +1,141 @@
+"""Turns records into rows of the tables and back; what goes in comes out equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from foreshock.alerting.outbox import Delivery
+from foreshock.alerting.state import AlertState, EndReason, Kind
+from foreshock.core.verdicts import Subject
+from foreshock.store.records import Incident, ModelRecord, Progress
+
+PENDING = "pending"
+
+
+def from_state(state: AlertState, updated_s: float) -> dict[str, Any]:
+    return {
+        **_subject_columns(state.subject),
+        "phase": state.phase.value,
+        "state": state.to_dict(),
+        "updated_s": updated_s,
+    }
+
+
+def from_progress(progress: Progress) -> dict[str, Any]:
+    return {
+        **_subject_columns(progress.subject),
+        "judged_at_s": progress.judged_at_s,
+        "memory": dict(progress.memory),
+    }
+
+
+def to_progress(row: RowMapping) -> Progress:
+    return Progress(_subject(row), row["judged_at_s"], row["memory"])
+
+
+def subject_key(subject: Subject) -> str:
+    parts = [subject.namespace, subject.name, sorted(subject.group)]
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+
+def _subject_columns(subject: Subject) -> dict[str, Any]:
+    return {
+        "subject_key": subject_key(subject),
+        "namespace": subject.namespace,
+        "name": subject.name,
+        "label_group": [list(pair) for pair in subject.group],
+    }
+
+
+def _subject(row: RowMapping) -> Subject:
+    return Subject(row["namespace"], row["name"], tuple((name, value) for name, value in row["label_group"]))
+
+
+def from_incident(incident: Incident) -> dict[str, Any]:
+    return {
+        "id": incident.incident_id,
+        **_subject_columns(incident.subject),
+        "service": incident.service,
+        "severity": incident.severity,
+        "started_at_s": incident.started_at_s,
+        "ended_at_s": incident.ended_at_s,
+        "status": incident.status.value,
+        "reason": incident.reason.value if incident.reason else None,
+        "peak_score": incident.peak_score,
+        "evidence": None if incident.evidence is None else dict(incident.evidence),
+    }
+
+
+def to_incident(row: RowMapping) -> Incident:
+    return Incident(
+        incident_id=row["id"],
+        subject=_subject(row),
+        service=row["service"],
+        severity=row["severity"],
+        started_at_s=row["started_at_s"],
+        peak_score=row["peak_score"],
+        status=Kind(row["status"]),
+        ended_at_s=row["ended_at_s"],
+        reason=EndReason(row["reason"]) if row["reason"] else None,
+        evidence=row["evidence"],
+    )
+
+
+def from_delivery(row: Delivery) -> dict[str, Any]:
+    return {
+        "event_id": row.event_id,
+        "sink": row.sink,
+        "incident_id": row.incident_id,
+        "kind": row.kind.value,
+        "sequence": row.sequence,
+        "event": row.event,
+        "created_s": row.created_s,
+        "attempts": row.attempts,
+        "next_attempt_s": row.next_attempt_s,
+        "status": PENDING,
+    }
+
+
+def to_delivery(row: RowMapping) -> Delivery:
+    return Delivery(
+        event_id=row["event_id"],
+        incident_id=row["incident_id"],
+        sink=row["sink"],
+        kind=Kind(row["kind"]),
+        sequence=row["sequence"],
+        event=row["event"],
+        created_s=row["created_s"],
+        attempts=row["attempts"],
+        next_attempt_s=row["next_attempt_s"],
+    )
+
+
+def from_model(record: ModelRecord) -> dict[str, Any]:
+    return {
+        **_subject_columns(record.subject),
+        "version": record.version,
+        "revision": record.revision,
+        "digest": record.digest,
+        "algorithm": record.algorithm,
+        "trained_from_s": record.trained_from_s,
+        "trained_to_s": record.trained_to_s,
+        "rows_used": record.rows_used,
+        "rows_excluded": dict(record.rows_excluded),
+        "details": dict(record.details),
+        "created_s": record.created_s,
+        "stage": record.stage,
+    }
+
+
+def to_model(row: RowMapping) -> ModelRecord:
+    return ModelRecord(
+        subject=_subject(row),
+        **{name: row[name] for name in _MODEL_FIELDS},
+    )
+
+
+_MODEL_FIELDS = tuple(name for name in ModelRecord.__dataclass_fields__ if name != "subject")

@@ -1,0 +1,155 @@
+"""The tables, their version, and the way from an older version to this one. Portable types: SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+    update,
+)
+
+from foreshock.core.errors import Damaged, DatabaseTooNew
+
+metadata = MetaData()
+_Json = JSON(none_as_null=True)
+
+meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+
+
+def _subject_columns(*, primary_key: bool) -> tuple[Column[Any], ...]:
+    """`subject_key` is a digest, because the labels of a group can be longer than an index allows."""
+    return (
+        Column("subject_key", String(64), primary_key=primary_key, nullable=False),
+        Column("namespace", Text, nullable=False),
+        Column("name", Text, nullable=False),
+        Column("label_group", _Json, nullable=False),
+    )
+
+
+alert_states = Table(
+    "alert_states",
+    metadata,
+    *_subject_columns(primary_key=True),
+    Column("phase", String(16), nullable=False),  # also in the state: retention asks for it in SQL
+    Column("state", _Json, nullable=False),
+    Column("updated_s", Double, nullable=False),
+    Index("alert_states_detector", "namespace", "name"),
+)
+
+progress = Table(
+    "progress",
+    metadata,
+    *_subject_columns(primary_key=True),
+    Column("judged_at_s", BigInteger, nullable=False),
+    Column("memory", _Json, nullable=False),
+    Index("progress_detector", "namespace", "name"),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    *_subject_columns(primary_key=False),
+    Column("service", Text, nullable=False),
+    Column("severity", String(32), nullable=False),
+    Column("started_at_s", BigInteger, nullable=False),
+    Column("ended_at_s", BigInteger),
+    Column("status", String(16), nullable=False),
+    Column("reason", String(32)),
+    Column("peak_score", Double, nullable=False),
+    Column("evidence", _Json),
+    Index("incidents_started", "started_at_s"),
+    Index("incidents_detector", "namespace", "name", "started_at_s"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("event_id", String(96), primary_key=True),
+    Column("sink", String(63), primary_key=True),
+    Column("incident_id", String(32), ForeignKey("incidents.id"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("event", _Json, nullable=False),
+    Column("created_s", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_s", Double, nullable=False),
+    Column("status", String(16), nullable=False),  # pending, delivered, rejected, given_up
+    Column("settled_s", Double),
+    Column("message", Text),
+    Index("outbox_status", "status", "sink", "next_attempt_s"),
+    Index("outbox_incident", "incident_id", "sink", "status", "sequence"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    *_subject_columns(primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("algorithm", String(64), nullable=False),
+    Column("trained_from_s", BigInteger, nullable=False),
+    Column("trained_to_s", BigInteger, nullable=False),
+    Column("rows_used", BigInteger, nullable=False),
+    Column("rows_excluded", _Json, nullable=False),
+    Column("details", _Json, nullable=False),
+    Column("created_s", Double, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Index("models_detector", "namespace", "name"),
+)
+
+Migration = Callable[[Connection], None]
+
+# MIGRATIONS[i] leads from version i + 1 to i + 2. They only add until the next minor version, since an old and a new
+# Foreshock may run side by side in a rollout.
+MIGRATIONS: Final[tuple[Migration, ...]] = ()
+
+
+def prepare(connection: Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Create what is missing or migrate what is older, inside the caller's transaction.
+
+    Raises:
+        DatabaseTooNew: a newer Foreshock wrote it.
+        Damaged: there are tables, and no version that says what they are.
+    """
+    current = 1 + len(migrations)
+    present = set(inspect(connection).get_table_names())
+    if not present & set(metadata.tables):
+        metadata.create_all(connection)
+        connection.execute(insert(meta).values(key="schema_version", value=str(current)))
+        return
+    version = _version(connection) if meta.name in present else None
+    if version is None:
+        raise Damaged(
+            "The database holds tables without a schema version: restore a backup, or name an empty database."
+        )
+    if version > current:
+        raise DatabaseTooNew(
+            f"The database has schema version {version} and this Foreshock knows {current}: "
+            "start the newer Foreshock again, or restore the backup made before the upgrade."
+        )
+    for migration in migrations[version - 1 :]:
+        migration(connection)
+    connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(current)))
+
+
+def _version(connection: Connection) -> int | None:
+    text = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+    return int(text) if text is not None and text.isdecimal() and int(text) >= 1 else None
