@@ -157,13 +157,13 @@ class AnomalyData(_Part):
 class AnomalyEvent(_Part):
     """One transition of one incident, as a CloudEvent 1.0 in structured JSON."""
 
-    specversion: Literal["1.0"] = "1.0"
+    specversion: Literal["1.0"]
     id: str = Field(min_length=1, description="incident/transition/sequence: drop what you have seen.")
     source: str = Field(min_length=1, description="/foreshock/<cluster>")
-    type: Literal["com.devopsroles.anomaly.v1"] = EVENT_TYPE
+    type: Literal["com.devopsroles.anomaly.v1"]
     subject: str = Field(min_length=1, description="namespace/name of the detector")
     time: str
-    datacontenttype: Literal["application/json"] = "application/json"
+    datacontenttype: Literal["application/json"]
     data: AnomalyData
 
 
@@ -182,6 +182,9 @@ def cloud_event(
     ended = transition.kind is not Kind.FIRING
     group = _labels(transition.subject.group)
     return AnomalyEvent(
+        specversion="1.0",
+        type=EVENT_TYPE,
+        datacontenttype="application/json",
         id=transition.event_id,
         source=f"/foreshock/{quote(cluster, safe='')}",
         subject=transition.subject.detector,

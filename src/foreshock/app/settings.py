@@ -6,6 +6,7 @@ mounted secrets, relative to the folder of the settings file; who uses one reads
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -156,20 +157,34 @@ class Settings(BaseModel):
                 yield Broken(f"spec.sinks[{index}]", _not_configured("sink", name, set(self.sinks_by_name)))
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str], overrides: Overrides = Overrides()) -> Settings:
+def load_settings(
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Overrides = Overrides(),
+    *,
+    needs_prometheus: bool = True,
+) -> Settings:
     """Read the settings from `path`, else from the file that FORESHOCK_CONFIG names, else from the overrides alone.
 
     Raises:
         InvalidSettings: anything is wrong; it holds every problem with its path, and no value of a variable.
     """
-    file = path if path is not None else Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None
-    draft = _Draft(file, environ)
+    draft = _Draft(path if path is not None else configured_path(environ), environ)
     data = draft.read()
     _apply(overrides, data, draft.problems)
     settings = _validated(data, draft)
+    if needs_prometheus and settings is not None and not settings.datasources and not draft.problems:
+        message = "There is no Prometheus; pass --prometheus URL, or set datasources in the settings file."
+        draft.problems.append(Problem(draft.label, "datasources", message))
     if draft.problems or settings is None:
         raise InvalidSettings(tuple(_redacted(draft.problems, draft.used)))
     return settings
+
+
+def configured_path(environ: Mapping[str, str]) -> Path | None:
+    """The settings file that FORESHOCK_CONFIG names, or None where it is unset or empty."""
+    named = environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else None
 
 
 class _Draft:
@@ -207,11 +222,9 @@ class _Draft:
         if not key.endswith("_file") or not isinstance(resolved, str) or self.file is None:
             return resolved
         mounted = self.file.parent / resolved
-        try:
-            with mounted.open("rb"):
-                pass
-        except OSError as error:
-            message = f"{key} cannot be read ({error.strerror}): {mounted}; mount it or correct the path."
+        if not os.access(mounted, os.R_OK):  # not opened: a pipe would wait for its writer
+            why = "may not be read" if mounted.exists() else "does not exist"
+            message = f"The {key} {mounted} {why}; mount it or correct the path."
             self.problems.append(Problem(self.label, path, message))
         return str(mounted)
 
@@ -254,16 +267,12 @@ def _apply(overrides: Overrides, data: dict[str, Any], problems: list[Problem]) 
 
 def _validated(data: dict[str, Any], draft: _Draft) -> Settings | None:
     try:
-        settings = Settings.model_validate(data)
+        return Settings.model_validate(data)
     except ValidationError as error:
         known = {problem.path for problem in draft.problems}
         found = problems_of(error, Settings, data, file=draft.label)
         draft.problems.extend(problem for problem in found if problem.path not in known)
         return None
-    if not settings.datasources and not draft.problems:
-        message = "There is no Prometheus; pass --prometheus URL, or set datasources in the settings file."
-        draft.problems.append(Problem(draft.label, "datasources", message))
-    return settings
 
 
 def _broken_rules(settings: Settings) -> Iterator[Broken]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from foreshock.core.frame import Array
 from foreshock.detectors.rules import Rules
 from foreshock.features.schema import Schema
@@ -53,4 +56,8 @@ class Detector(Protocol):
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
         """One detector whose row i is judged by member i: a fleet in one block."""
+        ...
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The members of a stack that judge these rows, in their order."""
         ...

@@ -23,10 +23,13 @@ _CAUTION = 0.5  # aim for half of the budget: the budget is what a user accepts,
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The raw score in the middle of normal (0.0) and the one that spends the budget (1.0)."""
+    """The raw score in the middle of normal (0.0) and the one that spends the budget (1.0).
 
-    middle: float
-    threshold: float
+    Numbers for one model; for a fleet arrays (n_models,), row i calibrating score i.
+    """
+
+    middle: float | Array
+    threshold: float | Array
 
     def __call__(self, raw: Array) -> Array:
         """Calibrated scores: linear, 0 at and below the middle, without an upper end."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
@@ -66,6 +67,9 @@ class Correlation:
             Tails.stack(tuple(member.joint for member in members)),
             np.stack([member.precision for member in members]),
         )
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        return type(self)(self.single.take(rows), self.joint.take(rows), self.precision[rows])
 
 
 def _single(vectors: Array) -> Array:

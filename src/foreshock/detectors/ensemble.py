@@ -54,7 +54,7 @@ class Ensemble:
         largest = np.max(np.stack(held_out), axis=0)
         joint = calibrate(largest, lesson.schema.step_s, lesson.false_alarms_per_s)
         # the joint step may ask for more than each channel alone does, never for less
-        return cls(tuple(channels), tuple(calibrations), Calibration(joint.middle, max(joint.threshold, 1.0)))
+        return cls(tuple(channels), tuple(calibrations), Calibration(joint.middle, np.maximum(joint.threshold, 1.0)))
 
     def channel_scores(self, vectors: Array, rules: Rules) -> Array:
         """Calibrated scores of the channels, (n_channels, n)."""
@@ -93,6 +93,34 @@ class Ensemble:
                 channels.append(kind.load(own))
         rows = [Calibration(float(middle), float(threshold)) for middle, threshold in arrays["calibrations"]]
         return cls(tuple(channels), tuple(rows[:-1]), rows[-1])
+
+    @classmethod
+    def stack(cls, members: tuple[Self, ...]) -> Self:
+        """One ensemble whose row i is judged by member i; all members have the same channels."""
+        channels = tuple(
+            type(first).stack(tuple(member.channels[k] for member in members))
+            for k, first in enumerate(members[0].channels)
+        )
+        calibrations = tuple(
+            _stacked([member.calibrations[k] for member in members]) for k in range(len(members[0].calibrations))
+        )
+        return cls(channels, calibrations, _stacked([member.joint for member in members]))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The members of a stack that judge these rows."""
+        return type(self)(
+            tuple(channel.take(rows) for channel in self.channels),
+            tuple(_taken(calibration, rows) for calibration in self.calibrations),
+            _taken(self.joint, rows),
+        )
+
+
+def _stacked(each: list[Calibration]) -> Calibration:
+    return Calibration(np.array([one.middle for one in each]), np.array([one.threshold for one in each]))
+
+
+def _taken(stacked: Calibration, rows: NDArray[np.int64]) -> Calibration:
+    return Calibration(np.asarray(stacked.middle)[rows], np.asarray(stacked.threshold)[rows])
 
 
 def _cross_scores(

@@ -1,8 +1,8 @@
 """The isolation forest (Liu, Ting and Zhou, 2008) as a few flat arrays: 4 bytes a node, compiled, one block a fleet.
 
 Scores are scikit-learn's `-score_samples`: in (0, 1], higher is more anomalous. How nodes are packed, and why, is told
-in `forest_kernels`, how it is stored in `forest_layout`. 100 trees of 256 rows take about 60 KB in memory in the compact layout, twice that in the exact
-one, and 40 KB when dumped. This module is the forest alone; the detector built on it calibrates and names things.
+in `forest_kernels`, how a forest is stored in `forest_layout`. 100 trees of 256 rows take about 60 KB of memory in the
+compact layout, twice that in the exact one, and 40 KB when dumped. The detector above it calibrates and names things.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def fit(
             f"{n_features} features and samples of {sample_size} rows do not fit nodes of 4 bytes; pass compact=False"
         )
     varying = np.flatnonzero(values.min(axis=0) < values.max(axis=0))
-    nodes, roots = kernels.grow(values, varying, n_trees, sample_size, n_levels, np.uint64(seed & (2**64 - 1)))
+    nodes, roots = kernels.grow(values, varying, n_trees, sample_size, n_levels, np.uint64(int(seed) & (2**64 - 1)))
     scales = _scales(values)
     if compact:
         exact, nodes = nodes, np.empty(nodes.shape, np.int32)
@@ -125,12 +125,16 @@ def credits(  # noqa: A001 - the word of the trade; the interpreter's `credits` 
     expected path at the root minus its own path, both averaged over the trees: 0 for a row as deep as the average.
 
     Raises:
-        ValueError: another number of features, or a value that is not a finite float32.
+        ValueError: another number of features, a value that is not a finite float32, or another forest's `expected`.
 
     """
     values = _rows(rows, forest.n_features)
     if expected is None:
         expected = expected_paths(forest)
+    elif expected.shape != forest.nodes.shape:
+        raise ValueError(
+            f"expected has shape {expected.shape}, the forest {forest.nodes.size} nodes; give that forest's own"
+        )
     result = np.empty(values.shape)
     bad_row = kernels.credit_rows(forest.nodes, forest.roots, forest.scales, forest.n_levels, expected, values, result)
     if bad_row >= 0:

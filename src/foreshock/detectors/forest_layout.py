@@ -1,4 +1,4 @@
-"""The packed forest itself: its arrays, the layout of their fields, and the ways in and out (`dump`, `load`, scikit-learn)."""
+"""The packed forest itself: its arrays, where their fields lie, and the ways in and out (dump, load, scikit-learn)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Forest:
 
     @property
     def size_bytes(self) -> int:
-        """What the arrays take in memory, and serialised, give or take a header."""
+        """What the arrays take in memory; dumped it is about two thirds."""
         return int(self.nodes.nbytes + self.roots.nbytes + self.scales.nbytes)
 
 

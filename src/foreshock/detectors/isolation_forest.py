@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors import forest
@@ -31,6 +32,7 @@ class IsolationForest:
     middle: Array  # (n_features,) what stands for a missing statistic and for a metric that does not count
     low: Array  # (n_features,)
     high: Array
+    members: NDArray[np.int64] | None = None  # of a stack: which tree block judges each row
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
@@ -45,15 +47,14 @@ class IsolationForest:
     def score(self, vectors: Array, rules: Rules) -> Array:
         rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
         outside = np.log1p(self._outside(rows).max(axis=-1))
-        if isinstance(self.trees, forest.ForestBlock):
-            return np.asarray(forest.score_fleet(self.trees, rows) + _REACH * outside)
-        return np.asarray(forest.score(self.trees, rows) + _REACH * outside)
+        if isinstance(self.trees, forest.ForestBlock) and self.members is not None:
+            starts = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+            return np.asarray(forest.score_fleet(self.trees, rows.ravel(), starts, self.members) + _REACH * outside)
+        return np.asarray(forest.score(_alone(self.trees), rows) + _REACH * outside)
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        if isinstance(self.trees, forest.ForestBlock):
-            raise TypeError("take one member out of a fleet to explain its score")
         rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
-        credits = np.maximum(0.0, forest.credits(self.trees, rows))
+        credits = np.maximum(0.0, forest.credits(_alone(self.trees), rows))
         credits = credits / np.maximum(credits.sum(axis=1, keepdims=True), 1e-12)
         beyond = np.log1p(self._outside(rows))
         by_feature = (credits + beyond).reshape(len(rows), vectors.shape[1], -1)
@@ -66,9 +67,7 @@ class IsolationForest:
 
     def dump(self) -> Arrays:
         own = {"middle": self.middle, "low": self.low, "high": self.high, "with_raw": np.array([float(self.with_raw)])}
-        if isinstance(self.trees, forest.ForestBlock):
-            raise TypeError("a fleet is dumped member by member")
-        return {**own, **{f"trees_{name}": array for name, array in forest.dump(self.trees).items()}}
+        return {**own, **{f"trees_{name}": array for name, array in forest.dump(_alone(self.trees)).items()}}
 
     @classmethod
     def load(cls, arrays: Arrays) -> Self:
@@ -81,11 +80,20 @@ class IsolationForest:
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
         trees = tuple(member.trees for member in members if isinstance(member.trees, forest.Forest))
-        return cls(
-            forest.pack(trees),
-            members[0].with_raw,
-            *(np.stack([getattr(member, name) for member in members]) for name in ("middle", "low", "high")),
+        arrays = (np.stack([getattr(member, name) for member in members]) for name in ("middle", "low", "high"))
+        return cls(forest.pack(trees), members[0].with_raw, *arrays, np.arange(len(members)))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        members = np.arange(len(self.middle)) if self.members is None else self.members
+        return replace(
+            self, middle=self.middle[rows], low=self.low[rows], high=self.high[rows], members=members[rows]
         )
+
+
+def _alone(trees: forest.Forest | forest.ForestBlock) -> forest.Forest:
+    if isinstance(trees, forest.ForestBlock):
+        raise TypeError("a stack scores; to explain or dump, take the member itself")
+    return trees
 
 
 def _features(vectors: Array, *, with_raw: bool) -> Array:

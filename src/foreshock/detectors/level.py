@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
@@ -53,6 +54,9 @@ class Level:
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
         return cls(Tails.stack(tuple(member.tails for member in members)))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        return type(self)(self.tails.take(rows))
 
 
 def _statistics(vectors: Array) -> Array:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foreshock.core.errors import ArtifactDamaged
 from foreshock.core.frame import Array, Frame
 from foreshock.detectors.base import Lesson
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.ensemble import Ensemble
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
-from foreshock.features.baseline import LEVEL_DAYS, Baseline, describe, fit_baseline
+from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
-from foreshock.features.schema import INDEX, Schema
+from foreshock.features.schema import INDEX, STATISTICS, Schema
 from foreshock.features.robust import median_of_columns
 
 FOLDS = 4
@@ -36,6 +39,16 @@ class Screen:
         """The cheap statistic, (n,)."""
         alone = self.level.score(vectors, rules)
         return alone if self.correlation is None else np.maximum(alone, self.correlation.score(vectors, rules))
+
+    @classmethod
+    def stack(cls, members: tuple[Screen, ...]) -> Screen:
+        """The screens of a fleet, one row a member."""
+        relations = tuple(member.correlation for member in members if member.correlation is not None)
+        return cls(Level.stack(tuple(member.level for member in members)), Correlation.stack(relations) if relations else None)
+
+    def take(self, rows: NDArray[np.int64]) -> Screen:
+        """The screens of some members of a fleet."""
+        return Screen(self.level.take(rows), None if self.correlation is None else self.correlation.take(rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,3 +138,89 @@ def _recent_level(frame: Frame, baseline: Baseline) -> Array:
     overall = np.nan_to_num(median_of_columns(rest))
     levels = np.where(np.isfinite(levels), levels, overall)
     return np.asarray(levels[day])
+
+
+_BASELINE = ("level", "slope", "daily", "weekly", "scale", "daily_scale", "weekly_scale", "knots", "response")
+_RELATION = ("explained_by", "precision")
+
+
+def dump(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Everything the model knows as flat arrays, and the few facts that are no arrays; shapes of zeros are left out."""
+    baseline, arrays = model.baseline, dict[str, NDArray[Any]]()
+    for name in (*_BASELINE, *_RELATION, "loads"):
+        array = np.asarray(getattr(baseline, name))
+        if array.any() and array.size:
+            arrays[f"baseline.{name}"] = array
+    arrays.update({f"ensemble.{name}": array for name, array in model.ensemble.dump().items()})
+    arrays.update({f"screen.level.{name}": array for name, array in model.screen.level.dump().items()})
+    if model.screen.correlation is not None:
+        arrays.update({f"screen.correlation.{name}": a for name, a in model.screen.correlation.dump().items()})
+    arrays.update({"availability": model.availability, "screen_quantiles": model.screen_quantiles})
+    facts = {
+        "metrics": list(model.schema.metrics),
+        "step_s": model.schema.step_s,
+        "window_s": model.schema.window_s,
+        "fingerprint": model.schema.fingerprint,
+        "anchor_s": baseline.anchor_s,
+        "time_zone": baseline.time_zone,
+        "n_loads": len(baseline.loads),
+    }
+    return arrays, facts
+
+
+def load(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Model:
+    """The model that `dump` came from: its scores are identical.
+
+    Raises:
+        ArtifactDamaged: a fact or an array is missing, of another shape than the facts ask for, or not finite.
+    """
+    try:
+        schema = Schema(tuple(facts["metrics"]), int(facts["step_s"]), int(facts["window_s"]))
+        if schema.fingerprint != facts["fingerprint"]:
+            raise ArtifactDamaged("The model was trained on other features than this version computes: train it again.")
+        baseline = _load_baseline(arrays, facts, schema)
+        ensemble = Ensemble.load(_part(arrays, "ensemble."))
+        relation = _part(arrays, "screen.correlation.")
+        screen = Screen(
+            Level.load(_part(arrays, "screen.level.")), Correlation.load(relation) if relation else None
+        )
+        model = Model(schema, baseline, ensemble, arrays["availability"], screen, arrays["screen_quantiles"])
+        _probe(model)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ArtifactDamaged(f"A model artifact lacks or garbles {error}: train the model again.") from error
+    return model
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _load_baseline(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], schema: Schema) -> Baseline:
+    n_metrics, n_loads, n_bins = len(schema.metrics), int(facts["n_loads"]), bins_of(schema.step_s)
+    shapes = {
+        "level": (n_metrics,), "slope": (n_metrics,), "scale": (n_metrics,),
+        "daily": (n_metrics, n_bins), "daily_scale": (n_metrics, n_bins),
+        "weekly": (n_metrics, 7 * n_bins), "weekly_scale": (n_metrics, 7 * n_bins),
+        "knots": (n_loads, N_KNOTS), "response": (n_metrics, n_loads, N_KNOTS),
+        "explained_by": (n_metrics, n_metrics), "precision": (n_metrics,), "loads": (n_loads,),
+    }  # fmt: skip
+    single = {"daily", "daily_scale", "weekly", "weekly_scale"}
+    found = {}
+    for name, shape in shapes.items():
+        kind = np.int64 if name == "loads" else np.float32 if name in single else np.float64
+        array = arrays.get(f"baseline.{name}", np.zeros(shape, kind))
+        if array.shape != shape or array.dtype != kind or not np.isfinite(array).all():
+            raise ValueError(f"baseline.{name}")
+        found[name] = np.ascontiguousarray(array)
+    if ((found["loads"] < 0) | (found["loads"] >= n_metrics)).any() or (found["scale"] <= 0).any():
+        raise ValueError("baseline.loads or baseline.scale")
+    return Baseline(anchor_s=int(facts["anchor_s"]), time_zone=str(facts["time_zone"]), **found)
+
+
+def _probe(model: Model) -> None:
+    """Score one vector: arrays that do not fit together show here and not in a cycle."""
+    n_metrics = len(model.schema.metrics)
+    zeros = np.zeros((1, n_metrics, len(STATISTICS)))
+    score = model.ensemble.score(zeros, Rules.none(n_metrics))
+    if not np.isfinite(score).all() or model.screen_quantiles.shape != SCREEN_SHARES.shape:
+        raise ValueError("its calibration")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,14 @@ class Rules:
         zeros = np.zeros(n_metrics)
         return cls(zeros, zeros, zeros, np.zeros(n_metrics, np.bool_), np.full(n_metrics, -np.inf), np.full(n_metrics, np.inf))
 
-    def __getitem__(self, which: object) -> Rules:
-        return Rules(*(getattr(self, name)[which] for name in self.__slots__))
+    @classmethod
+    def stack(cls, members: Sequence[Rules]) -> Rules:
+        """The rules of a fleet, one row a member."""
+        return cls(*(np.stack([getattr(member, name) for member in members]) for name in cls.__slots__))
+
+    def take(self, rows: NDArray[np.int64]) -> Rules:
+        """The rules of some members of a fleet."""
+        return Rules(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def counts(self, gap: Array, expected: Array) -> Mask:
         """Whether a signed gap (n, n_metrics) in the metric's own unit counts; a missing one does not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.calibrate import hourly_maxima, tail_threshold
@@ -30,6 +31,10 @@ class Tails:
     def stack(cls, members: tuple[Tails, ...]) -> Tails:
         """The tails of a fleet, one row a member."""
         return cls(*(np.stack([getattr(member, name) for member in members]) for name in cls.__slots__))
+
+    def take(self, rows: NDArray[np.int64]) -> Tails:
+        """The tails of some members of a fleet."""
+        return Tails(self.middle[rows], self.spread[rows], self.threshold[rows])
 
 
 def fit_tails(statistics: Array, counted: Array, step_s: int, false_alarms_per_s: float) -> Tails:

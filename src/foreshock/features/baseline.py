@@ -14,9 +14,10 @@ from foreshock.features.schema import STATISTICS, Schema
 from foreshock.features.robust import median, median_by_group
 from foreshock.features.seasonality import find_season, phase_scale, to_grid
 
-LEVEL_DAYS = 3  # the level is that of the last days: slow change is followed, an incident of hours is not
+Shape = NDArray[np.float32]
+LEVEL_DAYS = 1  # the level is that of the last day: slow change is followed, an incident of hours is not
 _BIN_S = 300
-_KNOTS = 4
+N_KNOTS = 4
 _WINSOR = 4.0
 _GROWTH_DAYS = 6
 
@@ -26,7 +27,7 @@ class Baseline:
     """The envelope's middle and width as flat arrays, in each metric's own unit; see `kernels.expect`.
 
     `level`, `slope` (per second from `anchor_s`), `scale`: (n_metrics,). `daily`, `daily_scale`: (n_metrics, n_bins);
-    `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins), or one column where no week was learnt. `loads`: columns of the
+    `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins); these four in float32, they are most of a model. `loads`: columns of the
     load metrics; `knots` (n_loads, n_knots), `response` (n_metrics, n_loads, n_knots). `explained_by`
     (n_metrics, n_metrics) and `precision` (n_metrics,): the joint structure of the lightly smoothed residuals.
     """
@@ -35,11 +36,11 @@ class Baseline:
     time_zone: str
     level: Array
     slope: Array
-    daily: Array
-    weekly: Array
+    daily: Shape
+    weekly: Shape
     scale: Array
-    daily_scale: Array
-    weekly_scale: Array
+    daily_scale: Shape
+    weekly_scale: Shape
     loads: NDArray[np.int64]
     knots: Array
     response: Array
@@ -68,6 +69,11 @@ class Baseline:
             self.knots,
             self.response,
         )
+
+
+def bins_of(step_s: int) -> int:
+    """How many phases a day is divided into: five minutes each, or one step where steps are longer."""
+    return DAY_S // max(_BIN_S, step_s)
 
 
 def describe(frame: Frame, schema: Schema, expected: Array, usual: Array, explained_by: Array, first_row: int) -> Array:
@@ -101,8 +107,8 @@ def fit_baseline(
     level, slope, scale = np.zeros(n_metrics), np.zeros(n_metrics), np.ones(n_metrics)
     daily, daily_scale = np.zeros((n_metrics, n_bins)), np.ones((n_metrics, n_bins))
     weekly, weekly_scale = np.zeros((n_metrics, 7 * n_bins)), np.zeros((n_metrics, 7 * n_bins))
-    knots = np.zeros((len(loads), _KNOTS))
-    response = np.zeros((n_metrics, len(loads), _KNOTS))
+    knots = np.zeros((len(loads), N_KNOTS))
+    response = np.zeros((n_metrics, len(loads), N_KNOTS))
     for position, column in enumerate(loads):
         seen = frame.values[:, column][np.isfinite(frame.values[:, column])]
         if len(seen):
@@ -136,8 +142,9 @@ def fit_baseline(
         in_phase = np.maximum(daily_scale[column][calendar.bin], weekly_scale[column][calendar.in_week])
         residual[:, column] = rest / (scale[column] * in_phase)
     explained_by, precision = _relations(residual, loads, schema.recent_steps)
-    if not weekly.any() and not weekly_scale.any():
-        weekly, weekly_scale = np.zeros((n_metrics, 1)), np.zeros((n_metrics, 1))
+    daily, weekly, daily_scale, weekly_scale = (
+        shape.astype(np.float32) for shape in (daily, weekly, daily_scale, weekly_scale)
+    )
     return Baseline(
         anchor_s, time_zone, level, slope, daily, weekly, scale, daily_scale, weekly_scale,
         np.array(loads, dtype=np.int64), knots, response, explained_by, precision,
@@ -155,7 +162,7 @@ class _Calendar:
 
     @classmethod
     def of(cls, frame: Frame, time_zone: str) -> _Calendar:
-        n_bins = DAY_S // max(_BIN_S, frame.step_s)
+        n_bins = bins_of(frame.step_s)
         day_s, week_s = civil_seconds(frame.times_s, time_zone)
         days = civil_days(frame.times_s, time_zone)
         first = int(days[0])

@@ -297,3 +297,58 @@ def describe(
                     n_gaps += 1
             row[c + 5] = np.sqrt(squares / n_gaps)
             row[c + 6] = _mean_known(usual[:, j], known, first, now, now)
+
+
+@njit(cache=True, nogil=True)
+def describe_fleet(
+    values: Array,
+    calendars: Array,
+    which_calendar: Array,
+    end_seconds: Array,
+    level: Array,
+    slope: Array,
+    daily: Array,
+    weekly: Array,
+    scale: Array,
+    daily_scale: Array,
+    weekly_scale: Array,
+    loads: Array,
+    knots: Array,
+    response: Array,
+    explained_by: Array,
+    step_s: int,
+    window: int,
+    recent: int,
+    long: int,
+    out: Array,
+    gaps: Array,
+) -> None:
+    """Describe the last window of every member of a fleet: one row each, by the arithmetic of one service's history.
+
+    `values` (n_members, n_context, n_metrics); `calendars` (n_calendars, 2, n_context): seconds since local midnight
+    and Monday; `which_calendar` (n_members,); `end_seconds` (n_members,): the last row's seconds since the baseline's
+    anchor. The baselines' arrays have a leading axis of members. `out` (n_members, n_metrics, n_statistics); `gaps`
+    (n_members, n_metrics): steps since the newest sample.
+    """
+    n_members, n_context, n_metrics = values.shape
+    seconds = np.empty(n_context)
+    for member in range(n_members):
+        calendar = calendars[which_calendar[member]]
+        for i in range(n_context):
+            seconds[i] = end_seconds[member] - (n_context - 1 - i) * step_s
+        rows = values[member]
+        expected, usual = expect(
+            rows, seconds, calendar[0], calendar[1], level[member : member + 1], slope[member], daily[member],
+            weekly[member], scale[member], daily_scale[member], weekly_scale[member], loads, knots[member],
+            response[member],
+        )
+        filled, known_at = fill_gaps(rows)
+        describe(
+            filled, known_at, expected, usual, explained_by[member], n_context - 1, float(step_s), window, recent, long,
+            out[member : member + 1],
+        )
+        for j in range(n_metrics):
+            gap = 0
+            while gap < n_context and np.isnan(rows[n_context - 1 - gap, j]):
+                gap += 1
+            gaps[member, j] = gap

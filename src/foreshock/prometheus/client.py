@@ -9,15 +9,16 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar
+from typing import Self, TypeVar
 
 import aiohttp
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
+from foreshock.core.errors import ForeshockError, PrometheusUnavailable, TooManySeries
 from foreshock.prometheus.credentials import Credentials
-from foreshock.prometheus.requests import InstantQuery, RangeQuery, split
-from foreshock.prometheus.responses import Matrix, join, read_error, read_matrix, read_scalar, read_vector
+from foreshock.prometheus.requests import InstantQuery, RangeQuery, now_form, split
+from foreshock.prometheus.responses import Matrix, join, read_error, read_matrix, read_scalar, read_vector, warm_up
 from foreshock.prometheus.settings import Datasource
 
 ATTEMPTS = 3
@@ -40,7 +41,7 @@ WORDS: Mapping[type[BaseException], str] = {
     aiohttp.ClientConnectorError: "it takes no connection",
     aiohttp.ClientConnectorDNSError: "its name does not resolve",
     aiohttp.ClientProxyConnectionError: "the proxy before it takes no connection",
-    aiohttp.UnixClientConnectorError: "it takes no connection",
+    aiohttp.client_exceptions.UnixClientConnectorError: "it takes no connection",
     aiohttp.ClientSSLError: "TLS failed",
     aiohttp.ClientConnectorSSLError: "TLS failed",
     aiohttp.ClientConnectorCertificateError: "its certificate is not trusted, check tls.ca_file and tls.server_name",
@@ -60,7 +61,6 @@ WORDS: Mapping[type[BaseException], str] = {
     aiohttp.NonHttpUrlRedirectClientError: "it redirects, and redirects are not followed",
     TimeoutError: "it did not answer in time",
     OSError: "the connection failed",
-    ValueError: "its answer is not HTTP",
 }
 
 _Result = TypeVar("_Result")
@@ -77,7 +77,7 @@ class _Answer:
         return self.status == 429 or self.status >= 500
 
 
-class _BodyTooLarge(Exception):
+class _BodyTooLargeError(Exception):
     """The answer exceeds `max_body_bytes`, compressed or not."""
 
 
@@ -107,6 +107,7 @@ class PrometheusClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # ours stops at the cap
         )
+        await asyncio.to_thread(warm_up)
         return self
 
     async def __aexit__(
@@ -133,12 +134,12 @@ class PrometheusClient:
             piece = waiting.pop()
             try:
                 answer = await self._ask("query_range", piece.form, ends_at_s)
-            except _BodyTooLarge:
+            except _BodyTooLargeError:
                 if piece.n_times == 1:
-                    self._refuse_size()
+                    raise self._too_large() from None
                 waiting += reversed(split(piece, -(-piece.n_times // 2)))
                 continue
-            pieces.append(await self._read(read_matrix, answer, piece))
+            pieces.append(await self._read(partial(read_matrix, query=piece), answer))
         return await asyncio.to_thread(join, pieces) if len(pieces) > 1 else pieces[0]
 
     async def instant(self, query: InstantQuery, *, deadline_s: float | None = None) -> Matrix:
@@ -149,9 +150,9 @@ class PrometheusClient:
         """
         try:
             answer = await self._ask("query", query.form, self._ends_at_s(deadline_s))
-        except _BodyTooLarge:
-            self._refuse_size()
-        return await self._read(read_vector, answer, query)
+        except _BodyTooLargeError:
+            raise self._too_large() from None
+        return await self._read(partial(read_vector, query=query), answer)
 
     async def now_s(self, *, deadline_s: float | None = None) -> float:
         """The datasource's own time in UTC seconds: what is newest there does not depend on our clock.
@@ -160,13 +161,10 @@ class PrometheusClient:
             PrometheusUnavailable: as `range`.
         """
         try:
-            answer = await self._ask("query", _time_form, self._ends_at_s(deadline_s))
-        except _BodyTooLarge:
-            self._refuse_size()
-        try:
-            return read_scalar(answer)
-        except ForeshockError as error:
-            self._raise(error)
+            answer = await self._ask("query", now_form, self._ends_at_s(deadline_s))
+        except _BodyTooLargeError:
+            raise self._too_large() from None
+        return await self._read(read_scalar, answer)
 
     async def ready(self, *, deadline_s: float | None = None) -> None:
         """Return once the query API answers, whatever serves it.
@@ -200,28 +198,33 @@ class PrometheusClient:
             if self._monotonic_s() + pause_s >= ends_at_s:
                 break
             await self._sleep(pause_s)
-        self._raise(failure)
+        raise self._named(failure) from failure.__cause__
 
     async def _attempt(self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float) -> _Answer:
         """One request in one of the places; the time spent waiting for the place counts."""
         if self._session is None:
             raise RuntimeError("use the client in `async with`")
+        failure: Exception
         try:
             async with asyncio.timeout(max(0.0, ends_at_s - self._monotonic_s())), self._places:
                 timeout_s = min(float(self.datasource.timeout_s), ends_at_s - self._monotonic_s())
                 async with asyncio.timeout(timeout_s):
                     return await self._post(path, form(timeout_s), timeout_s)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            words = next(WORDS[kind] for kind in type(error).__mro__ if kind in WORDS)
-            raise PrometheusUnavailable(f"Prometheus is not available: {words}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            failure = error
+        words = next(WORDS[kind] for kind in type(failure).__mro__ if kind in WORDS)
+        # Errors about a response hold the headers of its request, and with them the secret: never chained
+        cause = None if isinstance(failure, aiohttp.ClientResponseError) else failure
+        raise PrometheusUnavailable(f"Prometheus is not available: {words}") from cause
 
     async def _post(self, path: str, form: dict[str, str], timeout_s: float) -> _Answer:
         assert self._session is not None
         tls = self.datasource.tls
+        encoding = "identity" if self.datasource.is_local else "gzip"
         async with self._session.post(
             f"{self.datasource.url}/api/v1/{path}",
             data=form,
-            headers={"Accept-Encoding": "identity" if self.datasource.is_local else "gzip", **self._credentials.headers()},
+            headers={"Accept-Encoding": encoding, **self._credentials.headers()},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             ssl=self._credentials.tls(),
@@ -230,31 +233,28 @@ class PrometheusClient:
             limit = self.datasource.max_body_bytes if response.status == 200 else MAX_ERROR_BYTES
             try:
                 body = await _read_body(response, limit)
-            except _BodyTooLarge:
+            except _BodyTooLargeError:
                 if response.status == 200:
                     raise
                 body = b""  # an error page of that size says nothing that its status does not
             return _Answer(response.status, body, _retry_after_s(response.headers))
 
-    async def _read(self, reader: Callable[[bytes, _Result], Matrix], body: bytes, query: _Result) -> Matrix:
+    async def _read(self, reader: Callable[[bytes], _Result], body: bytes) -> _Result:
         try:
-            if len(body) > IN_THREAD_BYTES:
-                return await asyncio.to_thread(reader, body, query)
-            return reader(body, query)
+            return await asyncio.to_thread(reader, body) if len(body) > IN_THREAD_BYTES else reader(body)
         except ForeshockError as error:
-            self._raise(error)
+            failure = error
+        raise self._named(failure) from failure.__cause__
 
-    def _raise(self, failure: ForeshockError) -> NoReturn:
+    def _named(self, failure: ForeshockError) -> ForeshockError:
         """The failure with the datasource's name, and without any secret that the server may have echoed."""
         message = f"datasource {self.datasource.name}: {self._credentials.redact(str(failure))}"
         if isinstance(failure, PrometheusUnavailable):
-            raise PrometheusUnavailable(message, retry_after_s=failure.retry_after_s) from failure
-        if isinstance(failure, QueryRejected | TooManySeries):
-            raise type(failure)(message) from failure
-        raise failure
+            return PrometheusUnavailable(message, retry_after_s=failure.retry_after_s)
+        return type(failure)(message)  # QueryRejected or TooManySeries, which are their message
 
-    def _refuse_size(self) -> NoReturn:
-        raise TooManySeries(
+    def _too_large(self) -> TooManySeries:
+        return TooManySeries(
             f"datasource {self.datasource.name}: the answer at one instant is larger than max_body_bytes "
             f"({self.datasource.max_body_bytes}); narrow the query or aggregate it"
         )
@@ -266,7 +266,7 @@ async def _read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     if encoding not in {"identity", "gzip"}:
         raise aiohttp.ContentTypeError(response.request_info, response.history, message="unasked encoding")
     if (response.content_length or 0) > limit:
-        raise _BodyTooLarge
+        raise _BodyTooLargeError
     inflate = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
     body, received = bytearray(), 0
     async for chunk in response.content.iter_any():
@@ -276,7 +276,7 @@ async def _read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
         except zlib.error as error:
             raise aiohttp.ClientPayloadError("no gzip after all") from error
         if max(received, len(body)) > limit:
-            raise _BodyTooLarge
+            raise _BodyTooLargeError
     if inflate is not None and not inflate.eof:
         raise aiohttp.ClientPayloadError("the gzip stream broke off")
     return bytes(body)
@@ -292,7 +292,3 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError):  # absent, unreadable, or one of them without a time zone
         return None
     return max(0.0, wait.total_seconds())
-
-
-def _time_form(timeout_s: float) -> dict[str, str]:
-    return {"query": "time()", "timeout": f"{max(1, int(timeout_s * 1000))}ms"}

@@ -31,7 +31,7 @@ class _SecretFile:
                     content = file.read(MAX_SECRET_BYTES + 1)
                 text = content.decode().strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise PrometheusUnavailable(f"{self.field}: cannot read {self.path} ({type(error).__name__})") from error
+                raise _unreadable(self.path, self.field, error) from error
             if len(content) > MAX_SECRET_BYTES or not text.isprintable() or not text:
                 raise PrometheusUnavailable(f"{self.field}: {self.path} must hold one line of text, the secret alone")
             self.text, self.stamp = text, stamp
@@ -68,7 +68,8 @@ class Credentials:
         """
         if (tls := self._datasource.tls) is None:
             return True
-        files = {name: path for name in ("ca_file", "cert_file", "key_file") if (path := getattr(tls, name)) is not None}
+        named = {"ca_file": tls.ca_file, "cert_file": tls.cert_file, "key_file": tls.key_file}
+        files = {name: path for name, path in named.items() if path is not None}
         stamps = tuple(_stamp(path, f"tls.{name}") for name, path in files.items())
         if self._context is None or stamps != self._context_stamps:
             try:
@@ -128,8 +129,12 @@ def _stamp(path: Path, field: str) -> _Stamp:
     try:
         stat = path.stat()
     except OSError as error:
-        raise PrometheusUnavailable(f"{field}: cannot read {path} ({type(error).__name__})") from error
+        raise _unreadable(path, field, error) from error
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+def _unreadable(path: Path, field: str, error: Exception) -> PrometheusUnavailable:
+    return PrometheusUnavailable(f"{field}: cannot read {path} ({type(error).__name__})")
 
 
 def _basic(username: str, password: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads the `result` array of a Prometheus answer, byte by byte, straight into arrays: 5 to 8 times the best JSON library.
+"""Reads the `result` array of a Prometheus answer byte by byte into arrays, 5 to 8 times as fast as any JSON library.
 
 Compiled, and longer than a file here should be, because a loop over bytes cannot call Python. Numbers are read as
 `float()` reads them, to the last bit: up to 15 digits by one exact multiplication (Clinger 1990), the others by the
@@ -6,7 +6,7 @@ Compiled, and longer than a file here should be, because a loop over bytes canno
 caller in `undecided`. The last byte of `body` must be a zero: no loop runs past it, since no value contains it.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202 - numba types what lies behind `njit`
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0911, PLR0917 - kernels take flat arrays, numba types them, refusals are many
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read_result(
 ):
     """Fill one row of `values` (n_series, n_times) a series; `position` is the `[` that opens the array.
 
-    `label_bytes[label_ends[i - 1]:label_ends[i]]` are the raw bytes of the labels of row i and `hashes[i]` their FNV-1a.
+    `label_bytes[label_ends[i - 1]:label_ends[i]]` are the raw labels of row i and `hashes[i]` their FNV-1a.
     `undecided` holds (series, time, position of the number's first byte) of the values that `float()` must read.
     `counts` says how it went and, at `POSITION`, where reading ended.
     """
@@ -106,7 +106,7 @@ def read_result(
 
 
 @njit(cache=True, nogil=True)
-def _series(body, i, start_ms, step_ms, values, hashes, label_bytes, label_ends, undecided, counts):  # noqa: C901, PLR0911, PLR0912 - one loop over the keys of one object
+def _series(body, i, start_ms, step_ms, values, hashes, label_bytes, label_ends, undecided, counts):  # noqa: C901, PLR0912 - one loop over the keys of one object
     if body[i] != _OPEN_MAP:
         return i, UNEXPECTED
     row = counts[N_SERIES]
@@ -145,7 +145,7 @@ def _series(body, i, start_ms, step_ms, values, hashes, label_bytes, label_ends,
             if key.size == _VALUES.size:
                 i, outcome = _samples(body, i, row, start_ms, step_ms, values, undecided, counts)
             else:
-                i, column, outcome = _sample(body, i, row, -1, start_ms, step_ms, values, undecided, counts)
+                i, _, outcome = _sample(body, i, row, -1, start_ms, step_ms, values, undecided, counts)
             if outcome != READ:
                 return i, outcome
             has_samples = True
@@ -186,7 +186,7 @@ def _samples(body, i, row, start_ms, step_ms, values, undecided, counts):
 
 
 @njit(cache=True, nogil=True)
-def _sample(body, i, row, last_column, start_ms, step_ms, values, undecided, counts):  # noqa: PLR0911 - one refusal a character
+def _sample(body, i, row, last_column, start_ms, step_ms, values, undecided, counts):
     """Read `[1700000000.5, "1.5"]` into its column; times must grow, and those beside the grid are only counted."""
     if body[i] != _OPEN_LIST:
         return i, last_column, UNEXPECTED
@@ -265,10 +265,11 @@ def _number(body, i):  # noqa: C901, PLR0912 - the grammar of a number, in its o
         is_small = body[i] == _MINUS
         if is_small or body[i] == _PLUS:
             i += 1
-        written = 0
+        written = np.int64(0)
         first = i
         while _ZERO <= body[i] <= _ZERO + 9:
-            written = min(written * 10 + np.int64(body[i]) - _ZERO, 100_000)
+            if written < 10_000:  # beyond any float already
+                written = written * 10 + np.int64(body[i]) - _ZERO
             i += 1
         if i == first:
             return 0.0, i, _MALFORMED

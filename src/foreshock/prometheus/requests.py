@@ -58,6 +58,11 @@ class RangeQuery:
         }
 
 
+def now_form(timeout_s: float) -> dict[str, str]:
+    """The fields to POST to `/api/v1/query` for the server's own time."""
+    return {"query": "time()", "timeout": _timeout(timeout_s)}
+
+
 def split(query: RangeQuery, max_points: int = MAX_POINTS) -> tuple[RangeQuery, ...]:
     """Pieces of at most `max_points` instants each which together ask for exactly the instants of `query`."""
     return tuple(_pieces(query, max_points))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from foreshock.prometheus import json_kernel as kernel
 from foreshock.prometheus.requests import InstantQuery, RangeQuery
 
 MAX_CELLS = 64 * 1024 * 1024
-"""Most samples of one answer, the missing ones included: 512 MiB. A sparse body of a few megabytes could claim terabytes."""
+"""Most samples of one answer, missing ones included: 512 MiB. A sparse body of some megabytes could claim terabytes."""
 
 MAX_HEAD_BYTES = 64 * 1024  # what precedes the samples: a status, a type, at worst some warnings
 _RESULT = re.compile(rb'"result"\s*:\s*')
@@ -91,6 +92,11 @@ def read_vector(body: bytes, query: InstantQuery) -> Matrix:
     return _read(body, query.at_s, 1, 1, {"vector", "scalar"})
 
 
+def warm_up() -> None:
+    """Load the compiled reader, or compile it where no cache is: seconds that an event loop must not spend."""
+    read_vector(b'{"status":"success","data":{"resultType":"vector","result":[]}}', InstantQuery("", 0))
+
+
 def read_scalar(body: bytes) -> float:
     """The number that a query such as `time()` returns.
 
@@ -126,7 +132,7 @@ def join(pieces: Sequence[Matrix]) -> Matrix:
     first = pieces[0]
     if len(pieces) == 1:
         return first
-    for piece, following in zip(pieces, pieces[1:], strict=False):
+    for piece, following in itertools.pairwise(pieces):
         if (following.start_s, following.step_s) != (piece.start_s + piece.n_times * piece.step_s, piece.step_s):
             raise ValueError("pieces of one query follow each other on one grid")
     hashes: dict[bytes, np.uint64] = {}
