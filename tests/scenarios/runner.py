@@ -25,8 +25,11 @@ BACKTEST_TIMEOUT_S = 300
 
 
 def manifest_of(scenario: Scenario) -> dict[str, Any]:
-    """The manifest that the scenario stands for: each series is a metric, queried by its name."""
-    metrics = [{"name": name, "query": name, **scenario.metric_fields.get(name, {})} for name in scenario.metrics]
+    """The manifest that the scenario stands for: each series is a metric, queried by its name and its scenario."""
+    metrics = [
+        {"name": name, "query": f'{name}{{scenario="{scenario.name}"}}', **scenario.metric_fields.get(name, {})}
+        for name in scenario.metrics
+    ]
     return {
         "apiVersion": "devopsroles.com/v1",
         "kind": "AnomalyDetector",

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.scenarios.language import parse
-from tests.scenarios.runner import broken_promises, run_in_memory
+from tests.scenarios.language import Scenario, parse
+from tests.scenarios.runner import broken_promises, run_in_memory, run_on_prometheus, write_openmetrics
+
+from foreshock.prometheus.local_server import backfill, running
 
 FILES = sorted(Path(__file__).parent.glob("*.scenario"))
+# One of each kind: a drift, a load that is none, a ratio, gaps, an absence, and a step of five minutes.
+ON_PROMETHEUS = ("drift", "flash_sale", "few_errors", "scrape_gaps", "absent", "memory_leak")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_in_memory(file: Path) -> None:
     """The production engine keeps every promise of the file on the file's own series."""
-    scenario = parse(file.read_text(encoding="utf-8"), file.stem)
+    scenario = read(file.stem)
     judgements, alerts = run_in_memory(scenario)
     assert broken_promises(scenario, judgements, alerts) == []
+
+
+@pytest.fixture(scope="module")
+def prometheus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server that holds the series of all scenarios that are run on it, told apart by their label."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    files = [folder / f"{name}.om" for name in ON_PROMETHEUS]
+    for name, file in zip(ON_PROMETHEUS, files, strict=True):
+        write_openmetrics(read(name), file)
+    backfill(folder / "data", *files)
+    with running(folder) as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("name", ON_PROMETHEUS)
+def test_on_prometheus(name: str, prometheus_url: str, tmp_path: Path) -> None:
+    """`foreshock backtest` keeps the same promises on what Prometheus returns."""
+    assert run_on_prometheus(read(name), prometheus_url, tmp_path) == []
+
+
+def read(name: str) -> Scenario:
+    """The scenario of a file of this folder."""
+    return parse((Path(__file__).parent / f"{name}.scenario").read_text(encoding="utf-8"), name)

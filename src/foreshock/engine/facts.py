@@ -15,24 +15,28 @@ _AVAILABILITY = INDEX["data_availability"]
 
 def facts_of(model: Model, rules: Rules, vectors: Array, rows: Frame, first_row: int) -> Facts:
     """The facts of each window of one subject that ends at `first_row` or later."""
-    gaps = gap_steps(rows.values)[first_row:]
-    return facts(model, rules, vectors, gaps, model.availability)
-
-
-def facts(model: Model, rules: Rules, vectors: Array, gaps: Array, usual_availability: Array) -> Facts:
-    """The facts of n windows; a metric of which less than half of the window was measured has no part in the score."""
-    availability = np.nan_to_num(vectors[..., _AVAILABILITY])
-    judged = np.where((availability < HALF)[..., None], np.nan, vectors)
+    judged = without_thin_metrics(vectors)
     return Facts(
         scores=model.ensemble.score(judged, rules),
-        availability=availability,
-        gap_steps=gaps,
+        availability=availability_of(vectors),
+        gap_steps=gap_steps(rows.values)[first_row:],
         out_of_range=rules.out_of_range(judged),
-        usual_availability=usual_availability,
+        usual_availability=model.availability,
         degraded=np.zeros(len(vectors), np.bool_),
         step_s=model.schema.step_s,
         window_s=model.schema.window_s,
     )
+
+
+def availability_of(vectors: Array) -> Array:
+    """The share of each window that was measured, (n, n_metrics)."""
+    return np.nan_to_num(vectors[..., _AVAILABILITY])
+
+
+def without_thin_metrics(vectors: Array) -> Array:
+    """The vectors without the metrics of which less than half of the window was measured: they have no part in a score."""
+    thin = availability_of(vectors) < HALF
+    return np.where(thin[..., None], np.nan, vectors) if thin.any() else vectors
 
 
 def gap_steps(values: Array) -> Array:

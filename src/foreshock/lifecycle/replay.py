@@ -18,7 +18,7 @@ from foreshock.core.verdicts import Anomalous, Contribution, Ignorance, Inconclu
 from foreshock.detectors.model import Model
 from foreshock.engine import throttle
 from foreshock.engine.decide import Decisions, Facts, code_of, decide, judgement, shares
-from foreshock.engine.facts import facts_of
+from foreshock.engine.facts import facts_of, without_thin_metrics
 from foreshock.lifecycle.train import rules_of, train_revision
 from foreshock.manifests.detector import AnomalyDetector, DetectorSpec
 
@@ -116,12 +116,13 @@ class _Stretch:
         rules = rules_of(self.spec.named_metrics)
         rows = self.frame.rows(context, until)
         vectors = self.model.vectors(rows, at - context)
+        judged = without_thin_metrics(vectors)
         facts = facts_of(self.model, rules, vectors, rows, at - context)
         decisions = decide(facts)
         here = slice(at - self.first, until - self.first)
         self.codes[here], self.scores[here] = decisions.codes, decisions.scores
-        self.contributions[here] = shares(decisions, facts, self.model.ensemble.contributions(vectors, rules))
-        cheap = self.model.screen.score(vectors, rules)
+        self.contributions[here] = shares(decisions, facts, self.model.ensemble.contributions(judged, rules))
+        cheap = self.model.screen.score(judged, rules)
         limit = throttle.limits(self.model.screen_quantiles[None, :], np.array([self.spec.throttle.sigma]))
         self.passed[here] = throttle.passes(cheap, limit)
         self.skipped[here] = throttle.skipped_score(cheap, limit)

@@ -265,11 +265,11 @@ def _number(body, i):  # noqa: C901, PLR0912 - the grammar of a number, in its o
         is_small = body[i] == _MINUS
         if is_small or body[i] == _PLUS:
             i += 1
-        written = np.int64(0)
+        written = 0
         first = i
         while _ZERO <= body[i] <= _ZERO + 9:
             if written < 10_000:  # beyond any float already
-                written = written * 10 + np.int64(body[i]) - _ZERO
+                written = written * 10 + int(body[i]) - _ZERO
             i += 1
         if i == first:
             return 0.0, i, _MALFORMED

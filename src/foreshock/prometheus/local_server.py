@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ _PORT_TAKEN = "address already in use"
 _LOG = "prometheus.log"
 
 
-class LocalServerFailed(ForeshockError):
+class LocalServerError(ForeshockError):
     """Prometheus or promtool is not installed, or does not run; the message quotes its last words."""
 
     reason = "LocalServerFailed"
@@ -67,18 +68,20 @@ def backfill(data_folder: Path, *openmetrics_files: Path) -> None:
     In each file the samples of a series lie together, times are in seconds, and `# EOF` is the last line.
 
     Raises:
-        LocalServerFailed: promtool is missing, refuses a file, or takes longer than ten minutes for one.
+        LocalServerError: promtool is missing, refuses a file, or takes longer than ten minutes for one.
     """
     promtool = _binary("promtool")
     data_folder.mkdir(parents=True, exist_ok=True)
     for file in openmetrics_files:
         command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(file), str(data_folder)]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=BACKFILL_WITHIN_S, check=False)
+            done = subprocess.run(  # noqa: S603 - a fixed command and paths of our own, no shell
+                command, capture_output=True, timeout=BACKFILL_WITHIN_S, check=False
+            )
         except subprocess.TimeoutExpired as error:
-            raise LocalServerFailed(f"promtool read {file} for {BACKFILL_WITHIN_S:.0f} s without an end") from error
+            raise LocalServerError(f"promtool read {file} for {BACKFILL_WITHIN_S:.0f} s without an end") from error
         if done.returncode:
-            raise LocalServerFailed(f"promtool refuses {file}: {_last_words(done.stderr + done.stdout)}")
+            raise LocalServerError(f"promtool refuses {file}: {_last_words(done.stderr + done.stdout)}")
 
 
 def start(
@@ -90,7 +93,7 @@ def start(
     `folder`/rules.yml, which a `config_text` of your own must name under `rule_files`; `arguments` come last.
 
     Raises:
-        LocalServerFailed: Prometheus is missing or does not come up.
+        LocalServerError: Prometheus is missing or does not come up.
     """
     prometheus = _binary("prometheus")
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,8 +112,8 @@ def start(
         server.stop()
         said = (folder / _LOG).read_bytes()
         if _PORT_TAKEN not in said.decode(errors="replace"):
-            raise LocalServerFailed(f"Prometheus did not start in {folder}: {_last_words(said)}")
-    raise LocalServerFailed(f"every one of {STARTS} free ports was taken before Prometheus listened on it")
+            raise LocalServerError(f"Prometheus did not start in {folder}: {_last_words(said)}")
+    raise LocalServerError(f"every one of {STARTS} free ports was taken before Prometheus listened on it")
 
 
 @contextlib.contextmanager
@@ -120,7 +123,7 @@ def running(
     """`start`, and `stop` whatever happens.
 
     Raises:
-        LocalServerFailed: as `start`.
+        LocalServerError: as `start`.
     """
     server = start(folder, config_text=config_text, rules_text=rules_text, arguments=arguments)
     try:
@@ -143,22 +146,25 @@ def _launch(prometheus: str, folder: Path, port: int, arguments: Sequence[str]) 
     if (setpriv := shutil.which("setpriv")) is not None:
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
     with (folder / _LOG).open("wb") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - as above
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0
         )
     return LocalPrometheus(f"http://127.0.0.1:{port}", folder, process)
 
 
 def _is_ready(server: LocalPrometheus) -> bool:
-    """Wait until it answers; False when it ended, or says nothing for a minute."""
+    """Wait until it answers for our own folder; False when it ended, or says nothing for a minute.
+
+    Another server may have taken the port: then ours is about to end, and the answer speaks of another folder.
+    """
     port = int(server.url.rpartition(":")[2])
+    ours = json.dumps(str(server.folder / "data")).encode()
     ends_at_s = time.monotonic() + READY_WITHIN_S
     while server.process.poll() is None and time.monotonic() < ends_at_s:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
-            connection.request("GET", "/-/ready")
-            # The port may be another server's: then ours has ended, or will
-            if connection.getresponse().status == 200 and server.process.poll() is None:
+            connection.request("GET", "/api/v1/status/flags")
+            if ours in connection.getresponse().read():
                 return True
         time.sleep(0.05)
     return False
@@ -167,7 +173,7 @@ def _is_ready(server: LocalPrometheus) -> bool:
 def _binary(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise LocalServerFailed(f"{name} is not installed; on Debian: apt-get install prometheus")
+        raise LocalServerError(f"{name} is not installed; on Debian: apt-get install prometheus")
     return path
 
 

@@ -1,0 +1,143 @@
+"""Subjects that are judged alike: the ring of their newest samples, and their models in one block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.core.frame import Array
+from foreshock.core.verdicts import Ignorance, Subject
+from foreshock.detectors.fleet import Fleet
+from foreshock.detectors.model import Model
+from foreshock.detectors.rules import Rules
+from foreshock.engine import throttle
+from foreshock.engine.decide import Decisions, Facts, code_of, decide
+from foreshock.engine.facts import availability_of, without_thin_metrics
+from foreshock.features.schema import STATISTICS, Schema
+
+Rows = NDArray[np.int64]
+_NEVER_S = np.iinfo(np.int64).min // 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What one cycle says about some rows of a cohort: `vectors` is NaN where no model looked."""
+
+    rows: Rows
+    ends_s: NDArray[np.int64]
+    decisions: Decisions
+    facts: Facts
+    vectors: Array
+    asked: int  # windows that the throttle was asked about
+    let_through: int
+
+
+class Cohort:
+    """A growing table: row i is a subject, its last `context_steps` samples, and its model once it has one."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.subjects: list[Subject] = []
+        self.models: list[Model | None] = []
+        self.rules: list[Rules] = []
+        self.sigma = np.zeros(0)
+        self.ends_s = np.zeros(0, np.int64)
+        self.ring = np.zeros((0, schema.context_steps, len(schema.metrics)))
+        self._fleet: Fleet | None = None
+        self._member_of_row = np.zeros(0, np.int64)
+        self._limits = np.zeros(0)
+
+    def add(self, subject: Subject, rules: Rules, sigma: float) -> int:
+        """The row of a new subject; its ring is empty."""
+        row = len(self.subjects)
+        self.subjects.append(subject)
+        self.models.append(None)
+        self.rules.append(rules)
+        if row >= len(self.ring):  # grow by half, so that a thousand arrivals copy little
+            more = max(4, len(self.ring) // 2)
+            self.ring = np.concatenate([self.ring, np.full((more, *self.ring.shape[1:]), np.nan)])
+            self.ends_s = np.concatenate([self.ends_s, np.full(more, _NEVER_S)])
+            self.sigma = np.concatenate([self.sigma, np.zeros(more)])
+        self.sigma[row] = sigma
+        self._fleet = None
+        return row
+
+    def install(self, row: int, model: Model | None) -> None:
+        """Give a row its model; the next cycle judges by it."""
+        self.models[row] = model
+        self._fleet = None
+
+    def advance(self, rows: Rows, to_s: int) -> None:
+        """Move the rings of some rows on to an instant; what is not known yet is NaN."""
+        steps = (to_s - self.ends_s[rows]) // self.schema.step_s
+        for count in np.unique(steps):
+            these = rows[steps == count]
+            if 0 < count < self.schema.context_steps:
+                self.ring[these, :-count] = self.ring[these, count:]
+                self.ring[these, -count:] = np.nan
+            elif count:
+                self.ring[these] = np.nan
+        self.ends_s[rows] = to_s
+
+    def put(self, rows: Rows, metrics: Rows, start_s: int, blocks: Array) -> None:
+        """Write samples (n, n_times) that begin at `start_s` into the rings of rows that end at one instant."""
+        n_context = self.schema.context_steps
+        first = n_context - 1 - (int(self.ends_s[rows[0]]) - start_s) // self.schema.step_s
+        skipped = max(0, -first)
+        length = min(blocks.shape[1] - skipped, n_context - max(0, first))
+        if length > 0:
+            place = np.arange(max(0, first), max(0, first) + length)
+            self.ring[rows[:, None], place[None, :], metrics[:, None]] = blocks[:, skipped : skipped + length]
+
+    def judge(self, rows: Rows, forced: NDArray[np.bool_], degraded: NDArray[np.bool_]) -> Judged:
+        """Judge the last window of some rows; `forced` ones get the full model whatever the cheap check says."""
+        n, n_metrics = len(rows), len(self.schema.metrics)
+        vectors = np.full((n, n_metrics, len(STATISTICS)), np.nan)
+        gaps = np.full((n, n_metrics), np.inf)
+        scores, usual = np.full(n, np.nan), np.ones((n, n_metrics))
+        fleet = self._block()
+        modelled = np.flatnonzero(self._member_of_row[rows] >= 0) if fleet else np.zeros(0, np.int64)
+        asked = let_through = 0
+        out_of_range = np.zeros((n, n_metrics), np.bool_)
+        if fleet is not None and len(modelled):
+            members = self._member_of_row[rows[modelled]]
+            everyone = len(modelled) == len(self.subjects) and bool((rows[modelled] == np.arange(len(modelled))).all())
+            values = self.ring[: len(modelled)] if everyone else self.ring[rows[modelled]]
+            vectors[modelled], gaps[modelled] = fleet.vectors(values, self.ends_s[rows[modelled]], members)
+            everyone &= len(modelled) == len(fleet)
+            judged = without_thin_metrics(vectors[modelled])
+            rules = fleet.rules if everyone else fleet.rules.take(members)
+            cheap = (fleet.screen if everyone else fleet.screen.take(members)).score(judged, rules)
+            limit = self._limits[members]
+            passed = throttle.passes(cheap, limit)
+            look = passed | forced[modelled]
+            asked, let_through = int((~forced[modelled]).sum()), int((passed & ~forced[modelled]).sum())
+            chosen = np.flatnonzero(look)
+            score = throttle.skipped_score(cheap, limit)
+            if len(chosen):
+                ensemble = fleet.ensemble if everyone and len(chosen) == n else fleet.ensemble.take(members[chosen])
+                score[chosen] = ensemble.score(judged[chosen], rules if len(chosen) == len(members) else rules.take(chosen))
+            scores[modelled], usual[modelled] = score, fleet.availability[members]
+            out_of_range[modelled] = rules.out_of_range(judged)
+        facts = Facts(
+            scores, availability_of(vectors), gaps, out_of_range, usual, degraded, self.schema.step_s, self.schema.window_s
+        )
+        decisions = decide(facts)
+        learning = np.ones(n, np.bool_)
+        learning[modelled] = False
+        decisions.codes[learning], decisions.scores[learning] = code_of(Ignorance.WARMING_UP), np.nan
+        return Judged(rows, self.ends_s[rows], decisions, facts, vectors, asked, let_through)
+
+    def _block(self) -> Fleet | None:
+        """The models of all rows that have one, packed when somebody came or learnt since the last time."""
+        if self._fleet is None and any(model is not None for model in self.models):
+            rows = [row for row, model in enumerate(self.models) if model is not None]
+            models = [model for model in self.models if model is not None]
+            self._fleet = Fleet.of(models, [self.rules[row] for row in rows])
+            self._member_of_row = np.full(len(self.subjects), -1)
+            self._member_of_row[rows] = np.arange(len(rows))
+            self._limits = throttle.limits(self._fleet.screen_quantiles, self.sigma[rows])
+        return self._fleet
+
