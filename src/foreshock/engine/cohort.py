@@ -42,6 +42,7 @@ class Cohort:
         self.subjects: list[Subject] = []
         self.models: list[Model | None] = []
         self.rules: list[Rules] = []
+        self.provisional: list[bool] = []  # judged by a model that has not seen the whole warm-up: never pages
         self.sigma = np.zeros(0)
         self.ends_s = np.zeros(0, np.int64)
         self.ring = np.zeros((0, schema.context_steps, len(schema.metrics)))
@@ -54,6 +55,7 @@ class Cohort:
         row = len(self.subjects)
         self.subjects.append(subject)
         self.models.append(None)
+        self.provisional.append(False)
         self.rules.append(rules)
         if row >= len(self.ring):  # grow by half, so that a thousand arrivals copy little
             more = max(4, len(self.ring) // 2)
@@ -64,9 +66,10 @@ class Cohort:
         self._fleet = None
         return row
 
-    def install(self, row: int, model: Model | None) -> None:
+    def install(self, row: int, model: Model | None, *, provisional: bool = False) -> None:
         """Give a row its model; the next cycle judges by it."""
         self.models[row] = model
+        self.provisional[row] = provisional
         self._fleet = None
 
     def advance(self, rows: Rows, to_s: int) -> None:

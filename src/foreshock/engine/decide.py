@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.core.verdicts import Anomalous, Cause, Contribution, Ignorance, Inconclusive, Judgement, Normal, Subject
-from foreshock.core.verdicts import Verdict as Verdict
-from foreshock.features.schema import GAP_STEPS, INDEX
+from foreshock.core.verdicts import Anomalous, Cause, Contribution, Ignorance, Inconclusive, Judgement, Normal, Subject, Verdict
+from foreshock.features.schema import GAP_STEPS
 
 Codes = NDArray[np.int8]
 NORMAL = 0
@@ -48,6 +47,14 @@ class Facts:
     step_s: int
     window_s: int
 
+    def take(self, rows: slice) -> Facts:
+        """The facts of some of the windows."""
+        usual = np.broadcast_to(self.usual_availability, self.availability.shape)
+        return Facts(
+            self.scores[rows], self.availability[rows], self.gap_steps[rows], self.out_of_range[rows], usual[rows],
+            self.degraded[rows], self.step_s, self.window_s,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
@@ -63,6 +70,10 @@ class Decisions:
     @property
     def inconclusive(self) -> NDArray[np.bool_]:
         return self.codes >= _FIRST_IGNORANCE
+
+    def take(self, rows: slice) -> Decisions:
+        """The decisions about some of the windows."""
+        return Decisions(self.codes[rows], self.scores[rows])
 
     def verdict(self, row: int) -> Verdict:
         """The verdict of one window."""

@@ -24,6 +24,8 @@ BACKFILL_WITHIN_S = 600.0
 KEEP_DAYS = 3650
 """Retention counts from now, so a backfilled history of weeks is deleted at once under a short one."""
 
+# promtool reads the whole file once for each block: four weeks in blocks of two hours, its default, are 336 readings
+_BLOCK_DURATION = "--max-block-duration=2400h"
 _PORT_TAKEN = "address already in use"
 _LOG = "prometheus.log"
 
@@ -70,10 +72,10 @@ def backfill(data_folder: Path, *openmetrics_files: Path) -> None:
     Raises:
         LocalServerError: promtool is missing, refuses a file, or takes longer than ten minutes for one.
     """
-    promtool = _binary("promtool")
+    create_blocks = [_binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", _BLOCK_DURATION]
     data_folder.mkdir(parents=True, exist_ok=True)
     for file in openmetrics_files:
-        command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(file), str(data_folder)]
+        command = [*create_blocks, str(file), str(data_folder)]
         try:
             done = subprocess.run(  # noqa: S603 - a fixed command and paths of our own, no shell
                 command, capture_output=True, timeout=BACKFILL_WITHIN_S, check=False

@@ -1,0 +1,195 @@
+"""One cycle: gather what is due, judge it in blocks, move the alerts, commit everything at once, then tell the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from foreshock.alerting.event import Evidence, cloud_event
+from foreshock.alerting.outbox import deliveries
+from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
+from foreshock.core.verdicts import Ignorance, Inconclusive, Judgement, Subject
+from foreshock.engine.cohort import Cohort, Judged
+from foreshock.engine.decide import judgement, shares
+from foreshock.engine.facts import without_thin_metrics
+from foreshock.engine.gather import Failure, Gathered, Gatherer
+from foreshock.engine.watch import Watch
+from foreshock.store.records import CycleChanges, Incident
+
+
+class Ledger(Protocol):
+    """The port to the database: one transaction a cycle, committed before anything is sent."""
+
+    def commit_cycle(self, changes: CycleChanges) -> None: ...
+
+
+@dataclass(slots=True)
+class Summary:
+    """What one cycle came to: for metrics, logs and the tests."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
+    let_through: int = 0
+    missed: int = 0
+    transitions: tuple[Transition, ...] = ()
+    failures: Mapping[Watch, Failure] = field(default_factory=dict)
+    scores: dict[Subject, float] = field(default_factory=dict)  # of subjects that are anomalous or were
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    watch: Watch
+    block: Judged
+    place: int  # within the block
+
+    @property
+    def subject(self) -> Subject:
+        return self.watch.cohort.subjects[int(self.block.rows[self.place])]
+
+
+class Cycle:
+    """Judges the due detectors of one datasource; never two at a time. It holds the alerts' states between cycles."""
+
+    def __init__(
+        self,
+        gatherer: Gatherer,
+        ledger: Ledger,
+        states: Mapping[Subject, AlertState],
+        *,
+        cluster: str,
+        external_labels: Mapping[str, str],
+        evidence: Callable[[Watch, int, Judged, int, Transition], Evidence],
+    ) -> None:
+        self._gatherer, self._ledger, self.states = gatherer, ledger, dict(states)
+        self._cluster, self._external_labels, self._evidence = cluster, external_labels, evidence
+
+    async def run(self, due: Sequence[tuple[Watch, int]], now_s: float) -> Summary:
+        """Judge every due detector at its instant.
+
+        Raises:
+            StoreUnavailable: the decisions could not be committed; nothing of them was published or remembered.
+        """
+        missed = sum(
+            watch.rhythm.missed(watch.judged_at_s, at_s) for watch, at_s in due if watch.judged_at_s is not None
+        )
+        gathered = await self._gatherer.gather(due)
+        blocks = self._judge(due, gathered)
+        summary = Summary(missed=missed, failures=gathered.failures)
+        changes, states = self._decide(due, blocks, gathered, now_s, summary)
+        if changes.states or changes.incidents or changes.outbox:
+            await asyncio.to_thread(self._ledger.commit_cycle, changes)
+        self.states.update(states)
+        return summary
+
+    def _judge(self, due: Sequence[tuple[Watch, int]], gathered: Gathered) -> list[tuple[Judged, list[Watch]]]:
+        """One block a cohort; windows of detectors that are suspicious already are always looked at in full."""
+        by_cohort: dict[Cohort, list[tuple[Watch, int]]] = {}
+        for watch, at_s in due:
+            if watch not in gathered.failures and not watch.spec.suspend:
+                by_cohort.setdefault(watch.cohort, []).append((watch, at_s))
+        blocks = []
+        for cohort, watches in by_cohort.items():
+            owners, rows, forced, degraded = [], [], [], []
+            for watch, at_s in watches:
+                due_in_full = watch.rhythm.index(at_s) % watch.spec.throttle.force_every == 0
+                for row in watch.row_of_group.values():
+                    owners.append(watch)
+                    rows.append(row)
+                    forced.append(due_in_full or self._is_open(cohort.subjects[row]))
+                    degraded.append(watch in gathered.degraded)
+            if rows:
+                block = cohort.judge(np.array(rows), np.array(forced), np.array(degraded))
+                blocks.append((block, owners))
+        return blocks
+
+    def _is_open(self, subject: Subject) -> bool:
+        state = self.states.get(subject)
+        return state is not None and state.phase is not Phase.INACTIVE
+
+    def _decide(
+        self,
+        due: Sequence[tuple[Watch, int]],
+        blocks: list[tuple[Judged, list[Watch]]],
+        gathered: Gathered,
+        now_s: float,
+        summary: Summary,
+    ) -> tuple[CycleChanges, dict[Subject, AlertState]]:
+        states: dict[Subject, AlertState] = {}
+        incidents: list[Incident] = []
+        outbox, transitions = [], []
+        for block, owners in blocks:
+            anomalous, inconclusive = block.decisions.anomalous, block.decisions.inconclusive
+            summary.verdicts["anomalous"] += int(anomalous.sum())
+            summary.verdicts["inconclusive"] += int(inconclusive.sum())
+            summary.verdicts["normal"] += int((~anomalous & ~inconclusive).sum())
+            summary.asked += block.asked
+            summary.let_through += block.let_through
+            for place, watch in enumerate(owners):
+                row = _Row(watch, block, place)
+                if not anomalous[place] and row.subject not in self.states:
+                    continue  # most windows of most fleets: nothing to say and nothing to remember
+                said = _say(row)
+                summary.scores[row.subject] = float(block.decisions.scores[place])
+                state, moved = self._advance(watch, said)
+                states[row.subject] = state
+                for transition in moved:
+                    evidence = self._evidence(watch, int(block.rows[place]), block, place, transition)
+                    transitions.append(transition)
+                    event = cloud_event(
+                        transition, evidence, cluster=self._cluster, service=watch.spec.target_service,
+                        external_labels=self._external_labels,
+                    )  # fmt: skip
+                    outbox.extend(deliveries(transition, event, sinks=watch.sinks, created_s=now_s))
+                    incidents.append(_incident(transition, watch, event))
+        for watch, failure in gathered.failures.items():
+            at_s = next(at_s for each, at_s in due if each is watch)
+            for group in watch.row_of_group:
+                subject = Subject(watch.subject.namespace, watch.subject.name, group)
+                summary.verdicts["inconclusive"] += 1
+                if subject in self.states:
+                    unknown = Judgement(subject, at_s, Inconclusive(failure.reason, failure.message))
+                    states[subject], _ = self._advance(watch, unknown)
+        summary.transitions = tuple(transitions)
+        changed = tuple(state for subject, state in states.items() if state != self.states.get(subject))
+        return CycleChanges(now_s, states=changed, incidents=tuple(incidents), outbox=tuple(outbox)), states
+
+    def _advance(self, watch: Watch, said: Judgement) -> tuple[AlertState, tuple[Transition, ...]]:
+        row = watch.row_of_group[said.subject.group]
+        quiet = watch.cohort.provisional[row] or watch.spec.maintenance_at(said.at_s) is not None
+        return advance(self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=bool(quiet))
+
+
+def _say(row: _Row) -> Judgement:
+    block, place, cohort = row.block, row.place, row.watch.cohort
+    verdict = block.decisions.verdict(place)
+    model = cohort.models[int(block.rows[place])]
+    row_shares = None
+    if block.decisions.anomalous[place] and model is not None:
+        one = slice(place, place + 1)
+        contributions = model.ensemble.contributions(without_thin_metrics(block.vectors[one]), row.watch.rules)
+        row_shares = shares(block.decisions.take(one), block.facts.take(one), contributions)[0]
+    if isinstance(verdict, Inconclusive) and verdict.reason is Ignorance.WARMING_UP:
+        verdict = Inconclusive(Ignorance.WARMING_UP, "there is not enough history for a model yet")
+    names = tuple(metric.name for metric in row.watch.metrics)
+    return judgement(row.subject, int(block.ends_s[place]), verdict, names, row_shares)
+
+
+def _incident(transition: Transition, watch: Watch, event: Mapping[str, object]) -> Incident:
+    ended = transition.kind is not Kind.FIRING
+    return Incident(
+        incident_id=transition.incident_id,
+        subject=transition.subject,
+        service=watch.spec.target_service,
+        severity=transition.severity,
+        started_at_s=transition.started_at_s,
+        peak_score=transition.peak.score,
+        status=transition.kind,
+        ended_at_s=transition.at_s if ended else None,
+        reason=transition.reason,
+        evidence=None if ended else event,
+    )

@@ -1,0 +1,192 @@
+"""Fetch what the due detectors need: one query a template, straight into the rings. Reads, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
+from foreshock.core.verdicts import Ignorance
+from foreshock.engine.watch import Watch
+from foreshock.prometheus.requests import RangeQuery
+from foreshock.prometheus.responses import Matrix
+from foreshock.prometheus.templates import SharedQuery, plan_queries
+
+
+class MetricSource(Protocol):
+    """The port to Prometheus."""
+
+    async def range(self, query: RangeQuery, *, deadline_s: float | None = None) -> Matrix: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One metric of one detector."""
+
+    watch: Watch
+    metric: int
+
+    @property
+    def query(self) -> str:
+        return self.watch.metrics[self.metric].query
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing can be said about a detector at this instant."""
+
+    reason: Ignorance
+    message: str
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What went wrong, by detector; everything else lies in the rings."""
+
+    failures: dict[Watch, Failure] = field(default_factory=dict)
+    degraded: dict[Watch, str] = field(default_factory=dict)  # the datasource's own warning
+
+
+@dataclass(slots=True, eq=False)
+class _Route:
+    """Where the series of one shared query go; kept while the answers name the same series."""
+
+    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    raw_labels: bytes = b""
+    generation: int = -1
+    places: tuple[_Place, ...] = ()
+    refused: dict[Watch, str] = field(default_factory=dict)
+
+    def fits(self, matrix: Matrix, generation: int) -> bool:
+        return (
+            self.generation == generation
+            and len(self.hashes) == matrix.n_series
+            and bool((self.hashes == matrix.hashes).all())
+            and self.raw_labels == matrix.label_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Series that go to one cohort: (n,) series, row and metric of each."""
+
+    cohort: object
+    series: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    metrics: NDArray[np.int64]
+
+
+class Gatherer:
+    """Queries of one datasource; plans and routes are remembered until the set of detectors changes."""
+
+    def __init__(self, source: MetricSource, *, timeout_s: Callable[[int], float] = lambda interval_s: interval_s * 0.9) -> None:
+        self._source, self._timeout_s = source, timeout_s
+        self._plans: dict[tuple[str, ...], tuple[SharedQuery, ...]] = {}
+        self._routes: dict[tuple[str, tuple[int, ...]], _Route] = {}
+
+    def forget(self) -> None:
+        """Detectors came or went: plan anew."""
+        self._plans.clear()
+        self._routes.clear()
+
+    async def gather(self, due: Sequence[tuple[Watch, int]]) -> Gathered:
+        """Bring the rings of the due detectors up to the instant that each is due at."""
+        gathered = Gathered()
+        batches: dict[tuple[int, int, int], list[Ask]] = {}
+        for watch, at_s in due:
+            key = (watch.schema.step_s, watch.missing_from_s(at_s), at_s)
+            batches.setdefault(key, []).extend(Ask(watch, metric) for metric in range(len(watch.metrics)))
+        for watch, at_s in due:
+            watch.advance(at_s)
+        jobs = [self._batch(key, asks, gathered) for key, asks in batches.items() if key[1] <= key[2]]
+        await asyncio.gather(*jobs)
+        for watch, at_s in due:
+            if watch not in gathered.failures and watch not in gathered.degraded:
+                watch.filled(at_s)
+        return gathered
+
+    async def _batch(self, key: tuple[int, int, int], asks: list[Ask], gathered: Gathered) -> None:
+        queries = tuple(ask.query for ask in asks)
+        plan = self._plans.get(queries)
+        if plan is None:
+            plan = self._plans[queries] = plan_queries(queries)
+        await asyncio.gather(*(self._shared(key, shared, asks, gathered) for shared in plan))
+
+    async def _shared(
+        self, key: tuple[int, int, int], shared: SharedQuery, asks: list[Ask], gathered: Gathered
+    ) -> None:
+        step_s, from_s, to_s = key
+        members = [asks[member.index] for member in shared.members]
+        interval_s = min(ask.watch.spec.interval for ask in members)
+        query = RangeQuery(shared.query, from_s, to_s, step_s)
+        try:
+            matrix = await self._source.range(query, deadline_s=self._timeout_s(interval_s))
+        except ForeshockError as error:
+            for ask in members:
+                gathered.failures.setdefault(ask.watch, _failure(error))
+            return
+        route = self._routes.setdefault((shared.query, tuple(id(ask.watch) for ask in members)), _Route())
+        generation = sum(ask.watch.generation for ask in members)
+        if not route.fits(matrix, generation):
+            _lay(route, matrix, shared, asks)
+            route.generation = sum(ask.watch.generation for ask in members)
+        for place in route.places:
+            place.cohort.put(place.rows, place.metrics, matrix.start_s, matrix.values[place.series])  # type: ignore[attr-defined]
+        for watch, message in route.refused.items():
+            gathered.failures.setdefault(watch, Failure(Ignorance.TOO_MANY_SERIES, message))
+        if matrix.warnings:
+            for ask in members:
+                gathered.degraded.setdefault(ask.watch, matrix.warnings[0])
+
+
+def _lay(route: _Route, matrix: Matrix, shared: SharedQuery, asks: list[Ask]) -> None:
+    """Decide where every series goes: by the merged label's value to the detector, by `group_by` to the group."""
+    route.hashes, route.raw_labels = matrix.hashes.copy(), matrix.label_bytes
+    route.refused = {}
+    by_value: dict[str | None, list[tuple[Ask, str | None]]] = {}
+    for member in shared.members:
+        by_value.setdefault(member.value, []).append((asks[member.index], member.label if member.strip_label else None))
+    label = next((member.label for member in shared.members if member.label is not None), None)
+    taken: dict[tuple[int, int, int], int] = {}
+    found: dict[object, list[tuple[int, int, int]]] = {}
+    for series in range(matrix.n_series):
+        labels = matrix.labels(series)
+        for ask, stripped in by_value.get(labels.get(label) if label else None, ()):
+            own = {name: value for name, value in labels.items() if name != stripped}
+            try:
+                row = ask.watch.row_of(own)
+            except TooManySeries as error:
+                route.refused[ask.watch] = str(error)
+                continue
+            place = (id(ask.watch.cohort), row, ask.metric)
+            if place in taken:
+                route.refused[ask.watch] = several(ask.watch, ask.metric, matrix.labels(taken[place]), own)
+                continue
+            taken[place] = series
+            found.setdefault(ask.watch.cohort, []).append((series, row, ask.metric))
+    route.places = tuple(
+        _Place(cohort, *(np.array(column) for column in zip(*places, strict=True))) for cohort, places in found.items()
+    )
+
+
+def several(watch: Watch, metric: int, one: dict[str, str], other: dict[str, str]) -> str:
+    """The sentence about a query that returns more series than one is judged by."""
+    name = watch.metrics[metric].name
+    said = " and ".join("{" + ", ".join(f'{k}="{v}"' for k, v in sorted(each.items())[:6]) + "}" for each in (one, other))
+    fix = "add the label that tells them apart to group_by" if watch.spec.group_by else "set group_by, or aggregate with sum()"
+    return f"{watch.subject.detector}: the query of {name} returns several series for one group, such as {said}: {fix}."
+
+
+def _failure(error: ForeshockError) -> Failure:
+    if isinstance(error, QueryRejected):
+        return Failure(Ignorance.QUERY_REJECTED, str(error))
+    if isinstance(error, TooManySeries):
+        return Failure(Ignorance.TOO_MANY_SERIES, str(error))
+    if isinstance(error, PrometheusUnavailable):
+        return Failure(Ignorance.DATASOURCE_UNAVAILABLE, str(error))
+    raise error

@@ -1,0 +1,90 @@
+"""One detector as the engine runs it: its rhythm, its rules, and the rows of the cohort that its groups occupy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.alerting.state import AlertPolicy
+from foreshock.core.errors import TooManySeries
+from foreshock.core.verdicts import Subject
+from foreshock.detectors.rules import Rules
+from foreshock.engine.cohort import Cohort
+from foreshock.engine.schedule import Rhythm
+from foreshock.features.schema import Schema
+from foreshock.manifests.detector import AnomalyDetector, Metric
+
+
+class Watch:
+    """A detector without `group_by` has one row from the start; groups get theirs when their first series arrives."""
+
+    def __init__(
+        self, manifest: AnomalyDetector, schema: Schema, rules: Rules, rhythm: Rhythm, cohort: Cohort, sinks: tuple[str, ...]
+    ) -> None:
+        self.manifest, self.schema, self.rules, self.rhythm, self.cohort = manifest, schema, rules, rhythm, cohort
+        self.spec, self.subject, self.sinks = manifest.spec, manifest.subject, sinks
+        self.row_of_group: dict[tuple[tuple[str, str], ...], int] = {}
+        self.judged_at_s: int | None = None
+        self.filled_to_s: int | None = None  # what the rings hold up to; a failed query leaves it behind
+        self.generation = 0  # changes with the set of groups, so that routes are laid anew
+        if not self.spec.group_by:
+            self._new_row(())
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        return self.spec.named_metrics
+
+    @cached_property
+    def policy(self) -> AlertPolicy:
+        spec = self.spec
+        return AlertPolicy(spec.alert_severity, spec.pending_for, spec.keep_firing_for, spec.interval)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return np.fromiter(self.row_of_group.values(), dtype=np.int64, count=len(self.row_of_group))
+
+    def row_of(self, labels: Mapping[str, str]) -> int:
+        """The row of the group that a series belongs to; a new group gets a new row.
+
+        Raises:
+            TooManySeries: there would be more groups than `max_groups`; the known ones go on.
+        """
+        group = tuple(sorted((name, labels.get(name, "")) for name in self.spec.group_by))
+        row = self.row_of_group.get(group)
+        return row if row is not None else self._new_row(group)
+
+    def _new_row(self, group: tuple[tuple[str, str], ...]) -> int:
+        if len(self.row_of_group) >= self.spec.max_groups:
+            raise TooManySeries(
+                f"{self.subject.detector}: group_by finds more than max_groups={self.spec.max_groups} groups: "
+                "group by fewer labels, or raise max_groups."
+            )
+        subject = Subject(self.subject.namespace, self.subject.name, group)
+        row = self.row_of_group[group] = self.cohort.add(subject, self.rules, self.spec.throttle.sigma)
+        if self.judged_at_s is not None:
+            self.cohort.ends_s[row] = self.judged_at_s
+        self.generation += 1
+        return row
+
+    def missing_from_s(self, at_s: int) -> int:
+        """The first instant that the rings lack: the whole context after a start or a long outage."""
+        oldest = at_s - (self.schema.context_steps - 1) * self.schema.step_s
+        return oldest if self.filled_to_s is None else max(oldest, self.filled_to_s + self.schema.step_s)
+
+    def advance(self, at_s: int) -> None:
+        """Make room in the rings up to an instant."""
+        self.judged_at_s = at_s
+        rows = self.rows
+        if len(rows):
+            self.cohort.advance(rows, at_s)
+
+    def filled(self, at_s: int) -> None:
+        """The rings hold all there is up to an instant."""
+        self.filled_to_s = at_s
+
+    def forget_samples(self) -> None:
+        """Ask for the whole context again: what was read may lack what came late."""
+        self.filled_to_s = None
