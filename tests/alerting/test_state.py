@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -71,7 +73,9 @@ ROWS = (
     Row("without pending_for it fires at once", "na", [("firing", 1)]),
     Row("pending_for is met when at - active_since >= pending_for", "aaaa", [("firing", 3)], pending_minutes=3),
     Row("a normal window while pending starts it anew", "aanaaa", [("firing", 5)], pending_minutes=2),
-    Row("an inconclusive window while pending neither counts nor resets", "aa???aa", [("firing", 6)], pending_minutes=3),
+    Row(
+        "an inconclusive window while pending neither counts nor resets", "aa???aa", [("firing", 6)], pending_minutes=3
+    ),
     Row("without keep_firing_for it resolves at the first normal window", "aan", [("firing", 0), ("resolved", 2)]),
     Row(
         "keep_firing_for counts from the first normal window",
@@ -90,9 +94,7 @@ ROWS = (
     Row("missing judgements never resolve", "a" + "." * 500 + "?", [("firing", 0)]),
     Row("nothing fires from inconclusive windows", "?" * 3_000, []),
     Row("a pending alert survives an outage of an hour", "a" + "." * 59 + "a", [("firing", 60)], pending_minutes=5),
-    Row(
-        "a longer outage starts pending anew", "a" + "." * 60 + "aaaaaa", [("firing", 66)], pending_minutes=5
-    ),
+    Row("a longer outage starts pending anew", "a" + "." * 60 + "aaaaaa", [("firing", 66)], pending_minutes=5),
     Row(
         "an outage of more than an hour does not count towards keep_firing_for",
         "an" + "." * 90 + "nnn",
@@ -235,7 +237,7 @@ def test_a_score_that_compares_with_nothing_is_refused(score: float) -> None:
         lambda document: document | {"incident": {"incident_id": "x"}},
     ],
 )
-def test_a_damaged_state_is_a_typed_error(break_it) -> None:
+def test_a_damaged_state_is_a_typed_error(break_it: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """A state that cannot be read is `Damaged`, never "inactive"."""
     state, _ = play(judgements("a"), AlertPolicy("critical"))
     assert state is not None

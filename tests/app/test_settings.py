@@ -173,7 +173,7 @@ def test_a_missing_settings_file_is_one_problem(tmp_path: Path) -> None:
         load_settings(tmp_path / "none.yaml", {})
 
 
-def test_a_bad_url_on_the_command_line_names_the_option(tmp_path: Path) -> None:
+def test_a_bad_url_on_the_command_line_names_the_option() -> None:
     """Nobody would look for it in the file."""
     with pytest.raises(InvalidSettings) as raised:
         load_settings(None, {}, Overrides(prometheus="localhost:9090"))

@@ -176,4 +176,5 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.close()
-        assert "Traceback" not in running.stderr.read()
+        assert running.stderr.read() == ""
+    assert running.returncode == 1

@@ -56,10 +56,15 @@ def broken_promises(scenario: Scenario, judgements: list[Judgement], alerts: lis
 
 def write_openmetrics(scenario: Scenario, path: Path) -> None:
     """The scenario's series as a file for `promtool tsdb create-blocks-from openmetrics`."""
-    frame = frame_of(scenario)
+    frame, labels = frame_of(scenario), (("scenario", scenario.name),)
     series = tuple(
         Series(
-            name, "gauge", "A series of a scenario.", (), frame.times_s, np.ascontiguousarray(frame.values[:, column])
+            name,
+            "gauge",
+            "A series of a scenario.",
+            labels,
+            frame.times_s,
+            np.ascontiguousarray(frame.values[:, column]),
         )
         for column, name in enumerate(frame.metrics)
     )

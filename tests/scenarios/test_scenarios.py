@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
 from tests.scenarios.language import Scenario, parse
 from tests.scenarios.runner import broken_promises, run_in_memory, run_on_prometheus, write_openmetrics
+from tests.scenarios.series import frame_of
 
 from foreshock.prometheus.local_server import backfill, running
 
@@ -34,6 +39,18 @@ def prometheus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     backfill(folder / "data", *files)
     with running(folder) as server:
         yield server.url
+
+
+@pytest.mark.parametrize("name", ON_PROMETHEUS)
+def test_prometheus_holds_each_measured_sample(name: str, prometheus_url: str) -> None:
+    """As many samples of every series as the frame has values: none is lost, and no other scenario adds any."""
+    frame = frame_of(read(name))
+    expected = dict(zip(frame.metrics, np.isfinite(frame.values).sum(axis=0).tolist(), strict=True))
+    for metric, count in expected.items():
+        parameters = {"query": f'count_over_time({metric}{{scenario="{name}"}}[20d])', "time": frame.end_s}
+        with urlopen(f"{prometheus_url}/api/v1/query?{urlencode(parameters)}", timeout=10) as answer:
+            (result,) = json.load(answer)["data"]["result"]
+        assert int(result["value"][1]) == count, metric
 
 
 @pytest.mark.parametrize("name", ON_PROMETHEUS)

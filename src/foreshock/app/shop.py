@@ -108,6 +108,7 @@ def shop_series(story: Story, start_s: int, end_s: int, *, seed: int = SEED) -> 
 
     Raises:
         ValueError: `start_s` lies before the story's history, or behind `end_s`.
+
     """
     if not story.history_start_s <= start_s <= end_s:
         raise ValueError(f"the shop opened at {story.history_start_s}; {start_s} to {end_s} is no part of its history")
@@ -147,8 +148,8 @@ def _checkout(story: Story, times_s: NDArray[np.int64], seed: int) -> tuple[Arra
     requests *= 1.0 + 0.02 * noise("requests", 0.85) + 0.01 * noise("requests, white", 0.0)
     excess_milliseconds = DRIFT_MILLISECONDS * fault
     pool_wait = 40.0 + 0.001 * requests + 2.5 * noise("pool wait", 0.7) + excess_milliseconds
-    # A quarter of the requests open a transaction; the others never wait for a connection.
-    latency = 0.14 + 0.00002 * requests + 0.005 * noise("latency", 0.7) + 0.25e-3 * excess_milliseconds
+    # One request in ten opens a transaction; the others never wait for a connection.
+    latency = 0.14 + 0.00002 * requests + 0.005 * noise("latency", 0.7) + 0.1e-3 * excess_milliseconds
     errors = 0.002 * np.exp(0.2 * noise("errors", 0.6)) + ERROR_RATIO_AT_WORST * _gateway_failures(story, times_s)
     hits = 0.94 + 0.004 * noise("cache", 0.8)
     return requests, latency, np.clip(errors, 0.0, None), pool_wait, np.clip(hits, 0.0, 1.0)

@@ -19,7 +19,7 @@ _AHEAD_S = 6 * 3600
 # What a fault of level 1.0 adds to a metric: the end of the drift of the story.
 _FAULT = {
     "shop_database_connection_pool_wait_milliseconds": DRIFT_MILLISECONDS,
-    "shop_http_request_latency_seconds": 0.25e-3 * DRIFT_MILLISECONDS,
+    "shop_http_request_latency_seconds": 0.1e-3 * DRIFT_MILLISECONDS,
     "shop_http_error_ratio": ERROR_RATIO_AT_WORST / 2,
 }
 

@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = build()(args=given or ["--help"], prog_name="foreshock", standalone_mode=False)
+        sys.stdout.flush()  # here, where a closed pipe can still be caught
     except ForeshockError as error:
         print_error(str(error))
         return 1

@@ -21,6 +21,18 @@ Rows = NDArray[np.int64]
 _NEVER_S = np.iinfo(np.int64).min // 2
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Which model a row is judged by: its name, its digest, what it learnt from, and whether it may page."""
+
+    version: str
+    name: str  # v2.1.0-r3
+    digest: str
+    trained_from_s: int
+    trained_to_s: int
+    provisional: bool = False  # it has not seen the whole warm-up: it judges and never pages
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
     """What one cycle says about some rows of a cohort: `vectors` is NaN where no model looked."""
@@ -42,7 +54,7 @@ class Cohort:
         self.subjects: list[Subject] = []
         self.models: list[Model | None] = []
         self.rules: list[Rules] = []
-        self.provisional: list[bool] = []  # judged by a model that has not seen the whole warm-up: never pages
+        self.revisions: list[Revision | None] = []
         self.sigma = np.zeros(0)
         self.ends_s = np.zeros(0, np.int64)
         self.ring = np.zeros((0, schema.context_steps, len(schema.metrics)))
@@ -55,7 +67,7 @@ class Cohort:
         row = len(self.subjects)
         self.subjects.append(subject)
         self.models.append(None)
-        self.provisional.append(False)
+        self.revisions.append(None)
         self.rules.append(rules)
         if row >= len(self.ring):  # grow by half, so that a thousand arrivals copy little
             more = max(4, len(self.ring) // 2)
@@ -66,10 +78,10 @@ class Cohort:
         self._fleet = None
         return row
 
-    def install(self, row: int, model: Model | None, *, provisional: bool = False) -> None:
+    def install(self, row: int, model: Model, revision: Revision) -> None:
         """Give a row its model; the next cycle judges by it."""
         self.models[row] = model
-        self.provisional[row] = provisional
+        self.revisions[row] = revision
         self._fleet = None
 
     def advance(self, rows: Rows, to_s: int) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from foreshock.alerting.event import Evidence, cloud_event
+from foreshock.alerting.event import cloud_event
 from foreshock.alerting.outbox import deliveries
 from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
 from foreshock.core.verdicts import Ignorance, Inconclusive, Judgement, Subject
 from foreshock.engine.cohort import Cohort, Judged
 from foreshock.engine.decide import judgement, shares
+from foreshock.engine.evidence import evidence_of
 from foreshock.engine.facts import without_thin_metrics
 from foreshock.engine.gather import Failure, Gathered, Gatherer
 from foreshock.engine.watch import Watch
@@ -63,10 +64,9 @@ class Cycle:
         *,
         cluster: str,
         external_labels: Mapping[str, str],
-        evidence: Callable[[Watch, int, Judged, int, Transition], Evidence],
     ) -> None:
         self._gatherer, self._ledger, self.states = gatherer, ledger, dict(states)
-        self._cluster, self._external_labels, self._evidence = cluster, external_labels, evidence
+        self._cluster, self._external_labels = cluster, external_labels
 
     async def run(self, due: Sequence[tuple[Watch, int]], now_s: float) -> Summary:
         """Judge every due detector at its instant.
@@ -138,7 +138,7 @@ class Cycle:
                 state, moved = self._advance(watch, said)
                 states[row.subject] = state
                 for transition in moved:
-                    evidence = self._evidence(watch, int(block.rows[place]), block, place, transition)
+                    evidence = evidence_of(watch, int(block.rows[place]), block.vectors[place], transition)
                     transitions.append(transition)
                     event = cloud_event(
                         transition, evidence, cluster=self._cluster, service=watch.spec.target_service,
@@ -160,8 +160,10 @@ class Cycle:
 
     def _advance(self, watch: Watch, said: Judgement) -> tuple[AlertState, tuple[Transition, ...]]:
         row = watch.row_of_group[said.subject.group]
-        quiet = watch.cohort.provisional[row] or watch.spec.maintenance_at(said.at_s) is not None
-        return advance(self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=bool(quiet))
+        revision = watch.cohort.revisions[row]
+        learning = revision is not None and revision.provisional
+        quiet = learning or watch.spec.maintenance_at(said.at_s) is not None
+        return advance(self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=quiet)
 
 
 def _say(row: _Row) -> Judgement:

@@ -15,7 +15,7 @@ from foreshock.core.verdicts import Ignorance
 from foreshock.engine.watch import Watch
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
-from foreshock.prometheus.templates import SharedQuery, plan_queries
+from foreshock.prometheus.templates import Member, SharedQuery, plan_queries
 
 
 class MetricSource(Protocol):
@@ -126,9 +126,15 @@ class Gatherer:
         query = RangeQuery(shared.query, from_s, to_s, step_s)
         try:
             matrix = await self._source.range(query, deadline_s=self._timeout_s(interval_s))
+        except (QueryRejected, TooManySeries) as error:
+            if shared.is_merged:  # one member that the server refuses must not take the others with it
+                alone = [SharedQuery(asks[each.index].query, (Member(each.index),)) for each in shared.members]
+                await asyncio.gather(*(self._shared(key, one, asks, gathered) for one in alone))
+                return
+            _fail(members, error, gathered)
+            return
         except ForeshockError as error:
-            for ask in members:
-                gathered.failures.setdefault(ask.watch, _failure(error))
+            _fail(members, error, gathered)
             return
         route = self._routes.setdefault((shared.query, tuple(id(ask.watch) for ask in members)), _Route())
         generation = sum(ask.watch.generation for ask in members)
@@ -180,6 +186,11 @@ def several(watch: Watch, metric: int, one: dict[str, str], other: dict[str, str
     said = " and ".join("{" + ", ".join(f'{k}="{v}"' for k, v in sorted(each.items())[:6]) + "}" for each in (one, other))
     fix = "add the label that tells them apart to group_by" if watch.spec.group_by else "set group_by, or aggregate with sum()"
     return f"{watch.subject.detector}: the query of {name} returns several series for one group, such as {said}: {fix}."
+
+
+def _fail(members: Sequence[Ask], error: ForeshockError, gathered: Gathered) -> None:
+    for ask in members:
+        gathered.failures.setdefault(ask.watch, _failure(error))
 
 
 def _failure(error: ForeshockError) -> Failure:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from tests.alerting.sinks.receiver import Receiver
+from tests.alerting.sinks.test_addresses import ScriptedResolver
 
 from foreshock.alerting.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSettings, WebhookSink, _retry_after_s
 from foreshock.core.errors import SinkRejected, SinkUnavailable
-from tests.alerting.sinks.receiver import Receiver
-from tests.alerting.sinks.test_addresses import ScriptedResolver
 
 EVENT = {"id": "abc/firing/1", "data": {"service": "zürich ☃"}}
 

@@ -1,0 +1,55 @@
+# Every target does all of its own set-up: what it needs is Python 3.11 or newer, make and Debian's package manager.
+# A second run finds the stamps of the first one and starts at once. `make PYTHON=python3.12 test` picks another Python.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts unit bench lock clean
+
+BIN := .venv/bin
+SETUP := tools/setup
+export PYTHON
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
+
+demo: ## the story of a pool wait that creeps for three hours, on a real Prometheus, from nothing
+	@$(SETUP)/debian prometheus:prometheus
+	@$(SETUP)/python demo
+	@$(BIN)/foreshock demo
+
+test: ## lint, types, import contracts and tests; what CI runs
+	@$(SETUP)/debian prometheus:prometheus chromium:chromium
+	@$(SETUP)/python test
+	@$(MAKE) --no-print-directory lint types contracts
+	@$(MAKE) --no-print-directory unit
+
+lint: ## style and format
+	@$(SETUP)/python test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: ## mypy, strict
+	@$(SETUP)/python test
+	$(BIN)/mypy
+
+contracts: ## imports point down
+	@$(SETUP)/python test
+	$(BIN)/lint-imports
+
+# Two workers, a file at a time, so that a server that a module starts is started once.
+unit: ## the tests alone; ARGS='tests/manifests -k cron' picks some
+	@$(SETUP)/python test
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+bench: ## performance beside the plain pipeline and the peers, on a real Prometheus
+	@$(SETUP)/debian prometheus:prometheus c++:g++ file=/usr/include/python3.11/Python.h:libpython3.11-dev
+	@$(SETUP)/python bench
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: ## resolve requirements.lock again; releases wait a week before they are taken
+	@$(SETUP)/lock
+
+clean: ## remove everything that the targets made, but no state of `foreshock run`
+	rm -rf .venv build dist foreshock-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests bench demo tools -name __pycache__ -type d -prune -exec rm -rf {} +
