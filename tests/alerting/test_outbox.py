@@ -1,4 +1,4 @@
-"""The outbox on a real database with a clock of its own: at least once, in order, with patience, one sink beside another."""
+"""The outbox on a real database with a clock of its own: at least once, in order, with patience, sink by sink."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ async def test_a_sink_that_is_down_is_probed_with_one_row_and_growing_patience(h
 
     await run_until(outbox := Outbox(history, [sink], clock, jitter=random.Random(3), report=enough), done)
     probes = [at_s for at_s, _ in sink.sent[BATCH_ROWS:]]
-    gaps = [after - before for before, after in zip(probes, probes[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(probes)]
     assert max(gaps) <= 60.0
     assert 60 < len(probes) < 300  # an hour at 30 s on average, and a few quick ones at first
     assert len({round(gap, 3) for gap in gaps}) > len(gaps) // 2  # jitter: not in step with other senders
@@ -197,7 +198,7 @@ async def test_retry_after_is_honoured(history: History) -> None:
     outbox = Outbox(history, [sink], clock, report=news)
     await run_until(outbox, done)
     times = [at_s for at_s, _ in sink.sent]
-    assert min(after - before for before, after in zip(times, times[1:], strict=False)) >= 120.0
+    assert min(after - before for before, after in pairwise(times)) >= 120.0
 
 
 async def test_news_wakes_at_once(history: History) -> None:
@@ -207,8 +208,7 @@ async def test_news_wakes_at_once(history: History) -> None:
     outbox = Outbox(history, [sink], clock, report=lambda _: done.set())
     task = asyncio.create_task(run_until(outbox, done))
     async with asyncio.timeout(10):
-        while not clock.slept_s:  # until the lane rests
-            await asyncio.sleep(0)
+        await clock.asleep.wait()  # the lane rests
     firing, _ = transitions(1)
     await asyncio.to_thread(commit, history, [firing], ["a"])
     outbox.notify()
@@ -225,8 +225,7 @@ async def test_a_bad_event_does_not_hold_up_the_next_one(history: History) -> No
     outbox = Outbox(history, [sink], clock, report=lambda _: done.set() if sink.taken else None)
     task = asyncio.create_task(run_until(outbox, done))
     async with asyncio.timeout(10):
-        while not clock.slept_s:
-            await asyncio.sleep(0)
+        await clock.asleep.wait()
     healthy, _ = transitions(2)
     await asyncio.to_thread(commit, history, [healthy], ["a"])
     outbox.notify()

@@ -18,7 +18,7 @@ class VirtualClock:
 
     time_s: float = NOW_S
     frozen: bool = False
-    slept_s: list[float] = field(default_factory=list)
+    asleep: asyncio.Event = field(default_factory=asyncio.Event)
 
     def now_s(self) -> float:
         return self.time_s
@@ -27,7 +27,7 @@ class VirtualClock:
         return self.time_s
 
     async def sleep(self, duration_s: float) -> None:
-        self.slept_s.append(duration_s)
+        self.asleep.set()
         if self.frozen:
             await asyncio.Event().wait()
         self.time_s += duration_s

@@ -101,7 +101,7 @@ def test_rows_of_equal_labels_share_a_hash() -> None:
         (answer([series({}, (60, "1"), (60, "2"))]), PrometheusUnavailable, "two samples at one time"),
         (answer([{"metric": {}}]), PrometheusUnavailable, "no JSON of its API at byte"),
         (answer([{"metric": {}, "histograms": [[60, {}]]}]), QueryRejected, "native histograms"),
-        (answer([60, "text"], "string"), PrometheusUnavailable, "is not of its API"),
+        (answer([60, "text"], "string"), PrometheusUnavailable, "no JSON of its API at byte"),
         (answer([], "vector"), QueryRejected, "returns a vector"),
         (b'{"data":{"resultType":"matrix","result":[]}}', PrometheusUnavailable, "is not of its API"),
         (answer([])[:-1] + b',"stats":' + b"[" * 100_000, PrometheusUnavailable, "is not of its API"),

@@ -12,6 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.has_judged = False
         registry = self.registry
         self._cycles = Counter("foreshock_cycles", "Windows judged.", ["datasource", "verdict"], registry=registry)
         self._missed = Counter("foreshock_cycles_missed", "Windows that were not judged.", ["datasource"], registry=registry)
@@ -26,6 +27,7 @@ class Metrics:
 
     def cycle(self, datasource: str, summary: Summary, duration_s: float) -> None:
         """Count one cycle."""
+        self.has_judged = True
         for verdict, count in summary.verdicts.items():
             self._cycles.labels(datasource, verdict).inc(count)
         self._missed.labels(datasource).inc(summary.missed)

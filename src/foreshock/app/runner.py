@@ -240,7 +240,7 @@ def watch_of(
     schema = Schema(tuple(metric.name for metric in spec.named_metrics), spec.step, spec.detection_window)
     interval_s = -(-spec.interval // spec.step) * spec.step  # windows end on the step
     queries = tuple(metric.query for metric in spec.named_metrics)
-    offset_s = spec.query_offset if spec.query_offset is not None else source.query_offset
+    offset_s = spec.query_offset if spec.query_offset is not None else int(source.query_offset_s)
     rhythm = Rhythm(interval_s, phase_s(source.name, queries, interval_s, spec.step), offset_s)
     loads = tuple(k for k, metric in enumerate(spec.named_metrics) if metric.role == "load")
     key = (len(schema.metrics), schema.step_s, schema.window_s, loads, spec.algorithm)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Block = NDArray[Any]  # what a compiled kernel takes: it is compiled for the dtype that arrives
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -86,7 +86,7 @@ def _joint(vectors: Array, precision: Array, counted: Array) -> Array:
         )
         for position, (deviation, relation) in enumerate(_JOINT)
     ]
-    return np.sqrt(np.maximum(0.0, np.nansum(np.stack(squares, axis=-1), axis=-2)))
+    return np.asarray(np.sqrt(np.maximum(0.0, np.nansum(np.stack(squares, axis=-1), axis=-2))))
 
 
 def _counted(vectors: Array, rules: Rules) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,8 @@ class Fleet:
         out, gaps = np.empty((n, n_metrics, len(STATISTICS))), np.empty((n, n_metrics))
         everyone = len(members) == len(self) and bool((members == np.arange(len(self))).all())
         chosen = self.baselines if everyone else {name: array[members] for name, array in self.baselines.items()}
-        kernels.describe_fleet(
+        describe_fleet: Any = kernels.describe_fleet  # the order of the baselines' arrays is _BASELINE_ARRAYS'
+        describe_fleet(
             values,
             calendars,
             np.array([number[phase] for phase in phases]),

@@ -80,8 +80,8 @@ class IsolationForest:
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
         trees = tuple(member.trees for member in members if isinstance(member.trees, forest.Forest))
-        arrays = (np.stack([getattr(member, name) for member in members]) for name in ("middle", "low", "high"))
-        return cls(forest.pack(trees), members[0].with_raw, *arrays, np.arange(len(members)))
+        middle, low, high = (np.stack([getattr(each, name) for each in members]) for name in ("middle", "low", "high"))
+        return cls(forest.pack(trees), members[0].with_raw, middle, low, high, np.arange(len(members)))
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         members = np.arange(len(self.middle)) if self.members is None else self.members

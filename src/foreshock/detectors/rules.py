@@ -49,7 +49,7 @@ class Rules:
         size = np.abs(gap)
         least = np.maximum(self.min_deviation, self.min_relative_deviation * np.abs(expected))
         wanted = np.where(self.is_load, -1.0, self.direction)
-        return np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted))
+        return np.asarray(np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted)))
 
     def spread_counts(self, vectors: Array) -> Mask:
         """Whether a change of spread counts (n, n_metrics): it must be large enough, and lean to the judged side."""
@@ -57,7 +57,7 @@ class Rules:
         least = np.maximum(self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]]))
         high, low = vectors[..., INDEX["deviation_maximum"]], -vectors[..., INDEX["deviation_minimum"]]
         side = (self.direction == 0) | ((self.direction > 0) & (high >= low)) | ((self.direction < 0) & (low >= high))
-        return np.isfinite(size) & (size >= least) & side & ~self.is_load
+        return np.asarray(np.isfinite(size) & (size >= least) & side & ~self.is_load)
 
     def any_counts(self, vectors: Array) -> Mask:
         """Whether anything about a metric counts, at any scale (n, n_metrics)."""

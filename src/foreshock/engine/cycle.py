@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from foreshock.alerting.event import cloud_event
-from foreshock.alerting.outbox import deliveries
+from foreshock.alerting.outbox import Delivery, deliveries
 from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
 from foreshock.core.verdicts import Ignorance, Inconclusive, Judgement, Subject
 from foreshock.engine.cohort import Cohort, Judged
@@ -121,7 +121,8 @@ class Cycle:
     ) -> tuple[CycleChanges, dict[Subject, AlertState]]:
         states: dict[Subject, AlertState] = {}
         incidents: list[Incident] = []
-        outbox, transitions = [], []
+        outbox: list[Delivery] = []
+        transitions: list[Transition] = []
         for block, owners in blocks:
             anomalous, inconclusive = block.decisions.anomalous, block.decisions.inconclusive
             summary.verdicts["anomalous"] += int(anomalous.sum())

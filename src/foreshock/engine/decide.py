@@ -99,7 +99,7 @@ def decide(facts: Facts) -> Decisions:
     absent_steps = max(LEAST_ABSENCE_S, facts.window_s / 2) / facts.step_s
     absent = always & (facts.gap_steps > absent_steps)
 
-    def ignorant(where: NDArray[np.bool_], reason: Ignorance) -> None:
+    def ignorant(where: NDArray[np.bool_] | np.bool_, reason: Ignorance) -> None:
         codes[where], scores[where] = code_of(reason), np.nan
 
     ignorant((thin & always).any(axis=1) | thin.all(axis=1), Ignorance.TOO_FEW_SAMPLES)

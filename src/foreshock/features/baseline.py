@@ -142,11 +142,9 @@ def fit_baseline(
         in_phase = np.maximum(daily_scale[column][calendar.bin], weekly_scale[column][calendar.in_week])
         residual[:, column] = rest / (scale[column] * in_phase)
     explained_by, precision = _relations(residual, loads, schema.recent_steps)
-    daily, weekly, daily_scale, weekly_scale = (
-        shape.astype(np.float32) for shape in (daily, weekly, daily_scale, weekly_scale)
-    )
     return Baseline(
-        anchor_s, time_zone, level, slope, daily, weekly, scale, daily_scale, weekly_scale,
+        anchor_s, time_zone, level, slope, daily.astype(np.float32), weekly.astype(np.float32), scale,
+        daily_scale.astype(np.float32), weekly_scale.astype(np.float32),
         np.array(loads, dtype=np.int64), knots, response, explained_by, precision,
     )
 
@@ -257,7 +255,7 @@ def _running_level(rest: Array, calendar: _Calendar) -> Array:
     """The level of the days around each row, so that a history that moved is not taken for a noisy one."""
     days = median_by_group(rest, calendar.day, calendar.n_days)
     around = np.array([median(days[max(0, day - 1) : day + 2]) for day in range(calendar.n_days)])
-    return np.nan_to_num(around)[calendar.day]
+    return np.asarray(np.nan_to_num(around)[calendar.day])
 
 
 def _robust_scale(rest: Array, values: Array) -> float:

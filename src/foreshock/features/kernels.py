@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from foreshock.core.frame import Array
+from foreshock.core.frame import Array, Block
 from foreshock.features.schema import GAP_STEPS, INDEX
 
 _N_RAW_MEAN = INDEX["mean"]
@@ -23,20 +23,20 @@ _UNKNOWN = np.iinfo(np.int64).max
 
 @njit(cache=True, nogil=True)
 def expect(
-    values: Array,
-    seconds: Array,
-    day_s: Array,
-    week_s: Array,
-    level: Array,
-    slope: Array,
-    daily: Array,
-    weekly: Array,
-    scale: Array,
-    daily_scale: Array,
-    weekly_scale: Array,
-    loads: Array,
-    knots: Array,
-    response: Array,
+    values: Block,
+    seconds: Block,
+    day_s: Block,
+    week_s: Block,
+    level: Block,
+    slope: Block,
+    daily: Block,
+    weekly: Block,
+    scale: Block,
+    daily_scale: Block,
+    weekly_scale: Block,
+    loads: Block,
+    knots: Block,
+    response: Block,
 ) -> tuple[Array, Array]:
     """Say what was expected of every sample and how far it usually is from that, in the metric's own unit.
 
@@ -97,7 +97,7 @@ def expect(
 
 
 @njit(cache=True, nogil=True)
-def fill_gaps(values: Array) -> tuple[Array, Array]:
+def fill_gaps(values: Block) -> tuple[Array, Array]:
     """Interpolate gaps of up to `GAP_STEPS` linearly, and say from which row on each sample was known.
 
     A gap is filled when its right end arrives, never before: a window that ends inside the gap does not see it.
@@ -123,7 +123,7 @@ def fill_gaps(values: Array) -> tuple[Array, Array]:
 
 
 @njit(cache=True, nogil=True)
-def _insert(ordered: Array, count: int, value: float) -> None:
+def _insert(ordered: Block, count: int, value: float) -> None:
     position = np.searchsorted(ordered[:count], value)
     for k in range(count, position, -1):
         ordered[k] = ordered[k - 1]
@@ -131,23 +131,23 @@ def _insert(ordered: Array, count: int, value: float) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _remove(ordered: Array, count: int, value: float) -> None:
+def _remove(ordered: Block, count: int, value: float) -> None:
     position = np.searchsorted(ordered[:count], value)
     for k in range(position, count - 1):
         ordered[k] = ordered[k + 1]
 
 
 @njit(cache=True, nogil=True)
-def _quantile(ordered: Array, count: int, share: float) -> float:
+def _quantile(ordered: Block, count: int, share: float) -> float:
     """Type 7 of Hyndman and Fan (1996)."""
     place = share * (count - 1)
     below = int(place)
     above = min(below + 1, count - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
 @njit(cache=True, nogil=True)
-def _mean_known(column: Array, known_at: Array, first: int, last: int, now: int) -> float:
+def _mean_known(column: Block, known_at: Block, first: int, last: int, now: int) -> float:
     total, count = 0.0, 0
     for i in range(max(0, first), last + 1):
         if known_at[i] <= now:
@@ -157,7 +157,7 @@ def _mean_known(column: Array, known_at: Array, first: int, last: int, now: int)
 
 
 @njit(cache=True, nogil=True)
-def _spread_and_slope(column: Array, known_at: Array, first: int, now: int, mean: float, step_s: float) -> tuple[float, float]:
+def _spread_and_slope(column: Block, known_at: Block, first: int, now: int, mean: float, step_s: float) -> tuple[float, float]:
     """Standard deviation (population) and least-squares slope per second of the known rows of one window."""
     squares, weighted, places, count, place_sum = 0.0, 0.0, 0.0, 0, 0.0
     for i in range(first, now + 1):
@@ -177,17 +177,17 @@ def _spread_and_slope(column: Array, known_at: Array, first: int, now: int, mean
 
 @njit(cache=True, nogil=True)
 def describe(
-    filled: Array,
-    known_at: Array,
-    expected: Array,
-    usual: Array,
-    explained_by: Array,
+    filled: Block,
+    known_at: Block,
+    expected: Block,
+    usual: Block,
+    explained_by: Block,
     first_row: int,
     step_s: float,
     window: int,
     recent: int,
     long: int,
-    out: Array,
+    out: Block,
 ) -> None:
     """Describe the window that ends at each row from `first_row` on, for every metric, in `schema.STATISTICS`.
 
@@ -301,27 +301,27 @@ def describe(
 
 @njit(cache=True, nogil=True)
 def describe_fleet(
-    values: Array,
-    calendars: Array,
-    which_calendar: Array,
-    end_seconds: Array,
-    level: Array,
-    slope: Array,
-    daily: Array,
-    weekly: Array,
-    scale: Array,
-    daily_scale: Array,
-    weekly_scale: Array,
-    loads: Array,
-    knots: Array,
-    response: Array,
-    explained_by: Array,
+    values: Block,
+    calendars: Block,
+    which_calendar: Block,
+    end_seconds: Block,
+    level: Block,
+    slope: Block,
+    daily: Block,
+    weekly: Block,
+    scale: Block,
+    daily_scale: Block,
+    weekly_scale: Block,
+    loads: Block,
+    knots: Block,
+    response: Block,
+    explained_by: Block,
     step_s: int,
     window: int,
     recent: int,
     long: int,
-    out: Array,
-    gaps: Array,
+    out: Block,
+    gaps: Block,
 ) -> None:
     """Describe the last window of every member of a fleet: one row each, by the arithmetic of one service's history.
 

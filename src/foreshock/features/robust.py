@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from foreshock.core.frame import Array
+from foreshock.core.frame import Array, Block
 
 
 @njit(cache=True, nogil=True)
-def _median_flat(values: Array) -> float:
+def _median_flat(values: Block) -> float:
     seen = np.empty(values.shape[0])
     count = 0
     for value in values:
@@ -20,7 +20,7 @@ def _median_flat(values: Array) -> float:
 
 
 @njit(cache=True, nogil=True)
-def median_of_columns(values: Array) -> Array:
+def median_of_columns(values: Block) -> Array:
     """The median of each column of (n, k), NaN where a column has no value."""
     result = np.empty(values.shape[1])
     for k in range(values.shape[1]):
@@ -29,7 +29,7 @@ def median_of_columns(values: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def median_of_rows(values: Array) -> Array:
+def median_of_rows(values: Block) -> Array:
     """The median of each row of (n, k), NaN where a row has no value."""
     result = np.empty(values.shape[0])
     for i in range(values.shape[0]):
@@ -37,13 +37,13 @@ def median_of_rows(values: Array) -> Array:
     return result
 
 
-def median(values: Array) -> float:
+def median(values: Block) -> float:
     """The median of everything that is not missing, NaN where nothing is."""
     return float(_median_flat(np.ascontiguousarray(values).ravel()))
 
 
 @njit(cache=True, nogil=True)
-def median_by_group(values: Array, group: Array, n_groups: int) -> Array:
+def median_by_group(values: Block, group: Block, n_groups: int) -> Array:
     """The median of the values of each group, (n_groups,) from (n,); `group` (n,) must not decrease."""
     result = np.full(n_groups, np.nan)
     first = 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foreshock.alerting.state import AlertPolicy, AlertState, Kind, Phase, Transition, advance
 from foreshock.core.errors import NotEnoughHistory
 from foreshock.core.frame import Array, Frame
-from foreshock.core.verdicts import Anomalous, Contribution, Ignorance, Inconclusive, Judgement, Subject
+from foreshock.core.verdicts import Anomalous, Contribution, Ignorance, Judgement, Subject
 from foreshock.detectors.model import Model
 from foreshock.engine import throttle
 from foreshock.engine.decide import Decisions, Facts, code_of, decide, judgement, shares
@@ -137,7 +137,8 @@ class _Stretch:
         every = max(1, spec.interval // spec.step)
         grid = times_s // spec.interval
         forced = grid % spec.throttle.force_every == 0
-        judgements, transitions = [], []
+        judgements: list[Judgement] = []
+        transitions: list[Transition] = []
         state: AlertState | None = None
         asked = let_through = 0
         anomalous = decisions.anomalous.copy()

@@ -132,13 +132,13 @@ class Trainer:
     ) -> None:
         spec, subject = watch.spec, watch.subject
         number = await asyncio.to_thread(self._revisions.next_revision, subject, spec.model_line)
-        members = []
+        members: list[dict[str, Any]] = []
         for group, model in models.items():
             arrays, facts = dump(model)
             document = {"algorithm": spec.algorithm, "subject": subject.detector, "model": facts}
             members.append({"group": list(group), "digest": await asyncio.to_thread(self._artifacts.put, arrays, document)})
         first, last = min(frame.start_s for frame in frames.values()), max(frame.end_s for frame in frames.values())
-        digests = [member["digest"] for member in members]
+        digests: list[str] = [member["digest"] for member in members]
         record = ModelRecord(
             subject=subject,
             version=spec.model_line,

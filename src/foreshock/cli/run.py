@@ -1,0 +1,91 @@
+"""`foreshock run`: judge the detectors of a directory against a Prometheus until interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from foreshock.app.runner import Runner
+from foreshock.app.settings import Overrides, load_settings
+from foreshock.app.web import serve
+from foreshock.app.metrics import Metrics
+from foreshock.cli.output import print_error
+from foreshock.core.errors import InvalidManifest
+from foreshock.manifests.files import load_each
+
+NAME = "run"
+
+
+def command(
+    paths: Annotated[list[Path], typer.Argument(help="Manifests, or folders of them.", show_default=False)],
+    prometheus: Annotated[str | None, typer.Option(help="URL of the datasource 'default'.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file; else FORESHOCK_CONFIG.", show_default=False)] = None,
+    database: Annotated[str | None, typer.Option(help="Where the state is kept.", show_default=False)] = None,
+    artifacts: Annotated[str | None, typer.Option(help="The folder of the models.", show_default=False)] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of /metrics and /healthz.", show_default=False)] = None,
+) -> int:
+    """Judge every detector at its interval, learn, and alert; state survives restarts.
+
+    Events go to the sinks of the settings, one a line to stdout where there are none; logs go to stderr. Manifests that
+    are wrong are reported, and the others run.
+
+    For example:
+
+        foreshock run examples/ --prometheus http://127.0.0.1:9090
+    """
+    settings = load_settings(config, os.environ, Overrides(prometheus, database, artifacts, listen))
+    loaded = load_each(paths)
+    sound = []
+    for problem in loaded.problems:
+        print_error(str(problem))
+    for manifest in loaded.manifests:
+        objections = tuple(settings.objections(manifest.detector.spec))
+        for objection in objections:
+            print_error(f"{manifest.file}: {objection.path}: {objection.sentence}")
+        if not objections:
+            sound.append(manifest.detector)
+    if not sound:
+        raise InvalidManifest(loaded.problems) if loaded.problems else typer.BadParameter("There is no detector to run.")
+    _configure_logs()
+    metrics = Metrics()
+    runner = Runner(settings, sound, metrics=metrics)
+    asyncio.run(_until_stopped(runner, metrics, settings.listen_address))
+    return 0
+
+
+async def _until_stopped(runner: Runner, metrics: Metrics, address: tuple[str, int]) -> None:
+    """SIGTERM and SIGINT stop between two steps; SIGKILL is legal too."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(runner.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    async with serve(metrics, address):
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _configure_logs() -> None:
+    """One line an entry on stderr: readable on a terminal, JSON elsewhere."""
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
