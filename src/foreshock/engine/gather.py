@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
 from foreshock.core.verdicts import Ignorance
+from foreshock.engine.groups import several
 from foreshock.engine.watch import Watch
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
@@ -171,21 +172,13 @@ def _lay(route: _Route, matrix: Matrix, shared: SharedQuery, asks: list[Ask]) ->
                 continue
             place = (id(ask.watch.cohort), row, ask.metric)
             if place in taken:
-                route.refused[ask.watch] = several(ask.watch, ask.metric, matrix.labels(taken[place]), own)
+                route.refused[ask.watch] = several(ask.watch.manifest, ask.metric, matrix.labels(taken[place]), own)
                 continue
             taken[place] = series
             found.setdefault(ask.watch.cohort, []).append((series, row, ask.metric))
     route.places = tuple(
         _Place(cohort, *(np.array(column) for column in zip(*places, strict=True))) for cohort, places in found.items()
     )
-
-
-def several(watch: Watch, metric: int, one: dict[str, str], other: dict[str, str]) -> str:
-    """The sentence about a query that returns more series than one is judged by."""
-    name = watch.metrics[metric].name
-    said = " and ".join("{" + ", ".join(f'{k}="{v}"' for k, v in sorted(each.items())[:6]) + "}" for each in (one, other))
-    fix = "add the label that tells them apart to group_by" if watch.spec.group_by else "set group_by, or aggregate with sum()"
-    return f"{watch.subject.detector}: the query of {name} returns several series for one group, such as {said}: {fix}."
 
 
 def _fail(members: Sequence[Ask], error: ForeshockError, gathered: Gathered) -> None:

@@ -13,6 +13,7 @@ from foreshock.core.errors import TooManySeries
 from foreshock.core.verdicts import Subject
 from foreshock.detectors.rules import Rules
 from foreshock.engine.cohort import Cohort
+from foreshock.engine.groups import Group, group_of, too_many
 from foreshock.engine.schedule import Rhythm
 from foreshock.features.schema import Schema
 from foreshock.manifests.detector import AnomalyDetector, Metric
@@ -26,7 +27,7 @@ class Watch:
     ) -> None:
         self.manifest, self.schema, self.rules, self.rhythm, self.cohort = manifest, schema, rules, rhythm, cohort
         self.spec, self.subject, self.sinks = manifest.spec, manifest.subject, sinks
-        self.row_of_group: dict[tuple[tuple[str, str], ...], int] = {}
+        self.row_of_group: dict[Group, int] = {}
         self.judged_at_s: int | None = None
         self.filled_to_s: int | None = None  # what the rings hold up to; a failed query leaves it behind
         self.generation = 0  # changes with the set of groups, so that routes are laid anew
@@ -52,16 +53,13 @@ class Watch:
         Raises:
             TooManySeries: there would be more groups than `max_groups`; the known ones go on.
         """
-        group = tuple(sorted((name, labels.get(name, "")) for name in self.spec.group_by))
+        group = group_of(self.manifest, labels)
         row = self.row_of_group.get(group)
         return row if row is not None else self._new_row(group)
 
-    def _new_row(self, group: tuple[tuple[str, str], ...]) -> int:
+    def _new_row(self, group: Group) -> int:
         if len(self.row_of_group) >= self.spec.max_groups:
-            raise TooManySeries(
-                f"{self.subject.detector}: group_by finds more than max_groups={self.spec.max_groups} groups: "
-                "group by fewer labels, or raise max_groups."
-            )
+            raise TooManySeries(too_many(self.manifest))
         subject = Subject(self.subject.namespace, self.subject.name, group)
         row = self.row_of_group[group] = self.cohort.add(subject, self.rules, self.spec.throttle.sigma)
         if self.judged_at_s is not None:

@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import format_duration
-from foreshock.core.errors import NotEnoughHistory, TooManySeries
-from foreshock.core.frame import Array, Frame
+from foreshock.core.errors import NotEnoughHistory
+from foreshock.core.frame import Frame
 from foreshock.core.verdicts import Subject
 from foreshock.detectors.model import Model, dump, load
 from foreshock.engine.cohort import Revision
-from foreshock.engine.gather import MetricSource, several
+from foreshock.engine.gather import MetricSource
+from foreshock.engine.groups import Group, frames_of
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.train import WARM, train_revision, warm_share
 from foreshock.manifests.detector import DetectorSpec, fingerprint
 from foreshock.prometheus.requests import RangeQuery
+from foreshock.prometheus.responses import Matrix
 from foreshock.store.records import Incident, ModelRecord
 
 _RETRY_S = 3_600  # how soon a detector that is still learning looks again, at the latest
@@ -92,7 +94,7 @@ class Trainer:
         """
         spec, to_s = watch.spec, watch.rhythm.latest_s(now_s)
         history = await self._history(watch, to_s)
-        frames = _frames(watch, history, to_s)
+        frames = frames_of(watch.manifest, history)
         if not frames:
             return Learnt(
                 watch.subject, "its queries have returned nothing so far", now_s + _RETRY_AFTER_FAILURE_S, ready=False
@@ -102,7 +104,7 @@ class Trainer:
             self._revisions.incidents, namespace=watch.subject.namespace, name=watch.subject.name
         )
         loop = asyncio.get_running_loop()
-        models: dict[tuple[tuple[str, str], ...], Model] = {}
+        models: dict[Group, Model] = {}
         for group, frame in frames.items():
             fired = _fired(frame, incidents, Subject(watch.subject.namespace, watch.subject.name, group), now_s)
             try:
@@ -120,7 +122,7 @@ class Trainer:
             now_s + spec.training.retrain_interval, ready=True,
         )  # fmt: skip
 
-    async def _history(self, watch: Watch, to_s: int) -> list[Any]:
+    async def _history(self, watch: Watch, to_s: int) -> list[Matrix]:
         from_s = to_s - watch.spec.training.window // watch.schema.step_s * watch.schema.step_s
         return [
             await self._source.range(RangeQuery(metric.query, from_s, to_s, watch.schema.step_s))
@@ -128,7 +130,7 @@ class Trainer:
         ]
 
     async def _keep(
-        self, watch: Watch, models: Mapping[Any, Model], frames: Mapping[Any, Frame], provisional: bool, now_s: float
+        self, watch: Watch, models: Mapping[Group, Model], frames: Mapping[Group, Frame], provisional: bool, now_s: float
     ) -> None:
         spec, subject = watch.spec, watch.subject
         number = await asyncio.to_thread(self._revisions.next_revision, subject, spec.model_line)
@@ -169,33 +171,6 @@ def _revision(record: ModelRecord, digest: str) -> Revision:
     )  # fmt: skip
 
 
-def _frames(watch: Watch, history: Sequence[Any], to_s: int) -> dict[tuple[tuple[str, str], ...], Frame]:
-    """One frame a group, columns in the order of the metrics, from the first row on which anything was measured.
-
-    Raises:
-        TooManySeries: a query returns several series for one group.
-    """
-    names = tuple(metric.name for metric in watch.metrics)
-    blocks: dict[tuple[tuple[str, str], ...], Array] = {}
-    for column, matrix in enumerate(history):
-        seen: dict[tuple[tuple[str, str], ...], int] = {}
-        for series in range(matrix.n_series):
-            labels = matrix.labels(series)
-            group = tuple(sorted((name, labels.get(name, "")) for name in watch.spec.group_by))
-            if group in seen:
-                raise TooManySeries(several(watch, column, matrix.labels(seen[group]), labels))
-            seen[group] = series
-            values = blocks.setdefault(group, np.full((matrix.values.shape[1], len(names)), np.nan))
-            values[:, column] = matrix.values[series]
-    frames = {}
-    for group, values in blocks.items():
-        rows = np.flatnonzero(np.isfinite(values).any(axis=1))
-        start_s = to_s - (len(values) - 1 - int(rows[0])) * watch.schema.step_s if len(rows) else to_s
-        if len(rows):
-            frames[group] = Frame(start_s, watch.schema.step_s, names, values[rows[0] :])
-    return frames
-
-
 def _fired(frame: Frame, incidents: Sequence[Incident], subject: Subject, now_s: float) -> NDArray[np.bool_]:
     """The rows of this subject's incidents: they calibrate, and do not teach."""
     fired = np.zeros(frame.n_times, np.bool_)
@@ -206,7 +181,7 @@ def _fired(frame: Frame, incidents: Sequence[Incident], subject: Subject, now_s:
     return fired
 
 
-def _length_s(frames: Mapping[Any, Frame]) -> int:
+def _length_s(frames: Mapping[Group, Frame]) -> int:
     return max(frame.n_times * frame.step_s for frame in frames.values())
 
 
