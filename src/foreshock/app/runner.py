@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from typing import TextIO
 
 import structlog
 
@@ -76,6 +77,7 @@ class Runner:
         executor: Executor | None = None,
         on_cycle: Callable[[Summary], None] = lambda _: None,
         metrics: Metrics | None = None,
+        events: TextIO | None = None,
     ) -> None:
         self._settings, self._detectors, self._on_cycle = settings, detectors, on_cycle
         self._clock = clock or SystemClock()
@@ -85,7 +87,7 @@ class Runner:
         # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
         self._executor = executor or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         self._outbox = Outbox(
-            self._history, [build(each) for each in settings.sinks_by_name.values()], self._clock, report=self._delivered
+            self._history, [build(each, stream=events) for each in settings.sinks_by_name.values()], self._clock, report=self._delivered
         )
 
     async def run(self) -> None:

@@ -12,11 +12,11 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, run, version
+from foreshock.cli import backtest, check, demo, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
-COMMANDS: tuple[ModuleType, ...] = (run, backtest, check, version)  # each has a NAME and a `command`, in the order of the help
+COMMANDS: tuple[ModuleType, ...] = (run, backtest, check, demo, version)  # each has a NAME and a `command`, in the order of the help
 
 _HELP = """Learns what is normal for a service from its Prometheus metrics, and alerts when the service leaves it.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from foreshock.alerting.outbox import BACK_OFF_CAP_S, MAX_RETRY_AFTER_S, Attempt, Delivery, Outcome
@@ -21,7 +21,6 @@ from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord
 from foreshock.store.schema import MIGRATIONS, Migration
 
 RETENTION_S = 90 * 86_400
-MAX_MESSAGE_CHARS = 1_024
 ACTIVE, RETIRED = "Active", "Retired"
 
 
@@ -211,21 +210,19 @@ class History:
 
     def settle(self, attempts: Sequence[Attempt], *, now_s: float) -> None:
         """Record in one transaction what became of rows: delivered, rejected, given up, or due again later."""
+        if not attempts:
+            return
         table = schema.outbox
+        statement = (
+            update(table)
+            .where(table.c.event_id == bindparam("of_event"), table.c.sink == bindparam("of_sink"))
+            .values(
+                {name: bindparam(name) for name in ("attempts", "next_attempt_s", "status", "settled_s", "message")}
+            )
+        )
+        values = [rows.from_attempt(attempt, now_s) for attempt in attempts]
         with self._database.writing() as connection:
-            for attempt in attempts:
-                row = attempt.delivery
-                values: dict[str, Any] = {
-                    "attempts": row.attempts + 1,
-                    "message": attempt.message[:MAX_MESSAGE_CHARS] or None,
-                }
-                if attempt.outcome is Outcome.POSTPONED:
-                    values["next_attempt_s"] = attempt.next_attempt_s
-                else:
-                    values |= {"status": attempt.outcome.value, "settled_s": now_s}
-                connection.execute(
-                    update(table).where(table.c.event_id == row.event_id, table.c.sink == row.sink).values(**values)
-                )
+            connection.execute(statement, values)
 
     def mark_delivered(self, delivery: Delivery, *, now_s: float) -> None:
         """Record that the sink took this row."""

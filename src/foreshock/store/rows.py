@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy.engine import RowMapping
 
-from foreshock.alerting.outbox import Delivery
+from foreshock.alerting.outbox import Attempt, Delivery, Outcome
 from foreshock.alerting.state import AlertState, EndReason, Kind
 from foreshock.core.verdicts import Subject
 from foreshock.store.records import Incident, ModelRecord, Progress
 
 PENDING = "pending"
+MAX_MESSAGE_CHARS = 1_024
 
 
 def from_state(state: AlertState, updated_s: float) -> dict[str, Any]:
@@ -112,6 +113,20 @@ def to_delivery(row: RowMapping) -> Delivery:
         attempts=row["attempts"],
         next_attempt_s=row["next_attempt_s"],
     )
+
+
+def from_attempt(attempt: Attempt, now_s: float) -> dict[str, Any]:
+    """What an attempt changes in its row; `of_event` and `of_sink` say which row that is."""
+    delivery, postponed = attempt.delivery, attempt.outcome is Outcome.POSTPONED
+    return {
+        "of_event": delivery.event_id,
+        "of_sink": delivery.sink,
+        "attempts": delivery.attempts + 1,
+        "next_attempt_s": attempt.next_attempt_s if postponed else delivery.next_attempt_s,
+        "status": PENDING if postponed else attempt.outcome.value,
+        "settled_s": None if postponed else now_s,
+        "message": attempt.message[:MAX_MESSAGE_CHARS] or None,
+    }
 
 
 def from_model(record: ModelRecord) -> dict[str, Any]:
