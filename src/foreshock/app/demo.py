@@ -95,7 +95,7 @@ async def _rule(client: PrometheusClient, rule: StaticRule, from_s: int, to_s: i
     matrix = await client.range(RangeQuery.aligned(query, from_s, to_s, 60))
     fired = np.isfinite(matrix.values).any(axis=0) if matrix.n_series else np.zeros(1, np.bool_)
     control = rule is CONTROL_RULE
-    what = f"{'control' if control else 'static'} rule {rule.alert:<20}"
+    what = f"{'control' if control else 'static'} rule {rule.alert}"
     if fired.any():
         first_s = matrix.start_s + int(np.argmax(fired)) * 60
         return Step(f"{what} fires at {_clock_time(first_s)}: {_threshold(rule)}", kept=control)
@@ -103,7 +103,8 @@ async def _rule(client: PrometheusClient, rule: StaticRule, from_s: int, to_s: i
 
 
 def _threshold(rule: StaticRule) -> str:
-    return f"{rule.expression.split('{')[0].removeprefix('shop_')} {rule.expression.rsplit('}', 1)[1].strip()}"
+    name = rule.expression.split("{")[0].removeprefix("shop_").removeprefix("http_").removeprefix("database_")
+    return f"{name} {rule.expression.rsplit('}', 1)[1].strip()}"
 
 
 def _judge(results: list[Backtested], story: Story) -> list[Step]:
@@ -141,7 +142,7 @@ def _checkout(detector: AnomalyDetector, found: list[tuple[Alert, Replay]], stor
             kept=after_s <= _FIRST_HOUR_S and alert.contributions[0].metric == CAUSE,
         )
     )
-    return [*steps, Step(f"  {sentence_of(alert, played)}")]
+    return [*steps, Step(f"the alert says: {sentence_of(alert, played)}")]
 
 
 async def _live(

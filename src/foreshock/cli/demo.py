@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,8 @@ def command(
         def say(step: Step) -> None:
             steps.append(step)
             mark, style = ("✓", "green") if step.kept else ("✗", "bold red")
-            screen.print(Text.assemble((f"{mark} ", style), step.text) if step.text[:1] != " " else Text(step.text))
+            for number, line in enumerate(textwrap.wrap(step.text, screen.width - 4)):
+                screen.print(Text.assemble((f"{mark} " if number == 0 else "    ", style), line), soft_wrap=True)
 
         def doing(what: str, share: float) -> None:
             bar.update(task, description=what, completed=round(100 * share))

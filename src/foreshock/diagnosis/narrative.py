@@ -81,7 +81,7 @@ def _onset(times_s: Array, values: Array, lower: Array, upper: Array, *, above: 
     for row in range(values.size - 1, -1, -1):
         if outside[row]:
             onset = quiet = row
-        elif quiet - row >= 3 and times_s[quiet] - times_s[row] >= 900:
+        elif quiet - row >= 3 and times_s[min(quiet, values.size - 1)] - times_s[row] >= 900:
             break
     return onset
 
