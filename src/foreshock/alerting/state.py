@@ -123,6 +123,7 @@ class AlertState:
 
         Raises:
             Damaged: the document is no alert state, or one of another version.
+
         """
         if document.get("version") != STATE_VERSION:
             raise Damaged(
@@ -181,6 +182,7 @@ def advance(
 
     Raises:
         ValueError: the judgement is about another subject, or its score is not finite.
+
     """
     at_s = judgement.at_s
     if state is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,11 +56,14 @@ def replay_file(path: Path, options: FileOptions, progress: Callable[[float], No
     Raises:
         InvalidFile: it is no Parquet, lacks `timestamp`, or a column is no metric.
         NotEnoughHistory: too few rows to train on.
+
     """
     table = _read(path)
     metrics = _metrics(table, options.ignore)
     if not 0 < options.train_rows < table.num_rows:
-        raise InvalidFile(f"--train-rows must lie between 1 and {table.num_rows - 1}, the rows of {path.name} less one.")
+        raise InvalidFile(
+            f"--train-rows must lie between 1 and {table.num_rows - 1}, the rows of {path.name} less one."
+        )
     times_s, counted = _times(table.column("timestamp"))
     notes: list[str] = []
     step_s = options.step_s or _step(times_s, counted=counted, notes=notes)
@@ -75,7 +77,9 @@ def replay_file(path: Path, options: FileOptions, progress: Callable[[float], No
     window_s = options.window_s or max(3_600, 12 * step_s)
     if first * step_s < 4 * window_s or first < 120:
         least = max(120, -(-4 * window_s // step_s))
-        raise NotEnoughHistory(f"--train-rows {options.train_rows} is too few to learn from: at least {least} are needed.")
+        raise NotEnoughHistory(
+            f"--train-rows {options.train_rows} is too few to learn from: at least {least} are needed."
+        )
     detector = _detector(frame, options, window_s, first)
     played = replay(
         detector, frame, float(frame.times_s[first]) if first < frame.n_times else float(frame.end_s + 1),
@@ -102,7 +106,7 @@ def write(result: FileReplay, options: FileOptions, out: Path) -> None:
     temporary = out.with_name(f".{out.name}.writing")
     try:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
-        os.replace(temporary, out)
+        temporary.replace(out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise InvalidFile(f"{out} cannot be written: {error.strerror or error}.") from error
@@ -126,7 +130,9 @@ def _read(path: Path) -> pa.Table:
 def _metrics(table: pa.Table, ignore: Sequence[str]) -> tuple[str, ...]:
     for name in ignore:
         if name not in table.column_names:
-            raise InvalidFile(f"--ignore {name}: there is no such column; there are {', '.join(table.column_names[:12])}.")
+            raise InvalidFile(
+                f"--ignore {name}: there is no such column; there are {', '.join(table.column_names[:12])}."
+            )
     metrics = tuple(name for name in table.column_names if name not in _NEVER_METRICS and name not in ignore)
     for name in metrics:
         kind = table.schema.field(name).type

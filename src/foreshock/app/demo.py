@@ -50,11 +50,12 @@ async def tell(folder: Path, say: Callable[[Step], None], doing: Callable[[str, 
 
     Raises:
         ForeshockError: a part could not be had or started.
+
     """
     clock = SystemClock()
     story, now_s = Story.before(clock.now_s()), int(clock.now_s())
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True)  # noqa: ASYNC240 - before anything runs beside it
     doing("writing three weeks of a shop", 0.02)
     metrics_file = folder / "shop.om"
     await asyncio.to_thread(write_openmetrics, metrics_file, story, story.history_start_s, now_s)
@@ -162,9 +163,7 @@ async def _live(
             judged.set_result(summary)
 
     events = (folder / "events.jsonl").open("w", encoding="utf-8")
-    runner = Runner(
-        settings, detectors, clock=clock, executor=ThreadPoolExecutor(1), on_cycle=heard, events=events
-    )
+    runner = Runner(settings, detectors, clock=clock, executor=ThreadPoolExecutor(1), on_cycle=heard, events=events)
     task = asyncio.create_task(runner.run())
     began_s, text = clock.monotonic_s(), ""
     try:

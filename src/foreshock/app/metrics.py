@@ -15,14 +15,26 @@ class Metrics:
         self.has_judged = False
         registry = self.registry
         self._cycles = Counter("foreshock_cycles", "Windows judged.", ["datasource", "verdict"], registry=registry)
-        self._missed = Counter("foreshock_cycles_missed", "Windows that were not judged.", ["datasource"], registry=registry)
+        self._missed = Counter(
+            "foreshock_cycles_missed", "Windows that were not judged.", ["datasource"], registry=registry
+        )
         self._seconds = Histogram("foreshock_cycle_seconds", "Duration of a cycle.", ["datasource"], registry=registry)
-        self._errors = Counter("foreshock_query_errors", "Detectors without data.", ["datasource", "reason"], registry=registry)
-        self._asked = Counter("foreshock_throttle_asked", "Windows that the cheap check saw, forced ones aside.", registry=registry)
-        self._passed = Counter("foreshock_throttle_passed", "Of these, windows that the full model looked at.", registry=registry)
-        self._score = Gauge("foreshock_score", "Score of subjects that are or were anomalous.", ["detector", "group"], registry=registry)
+        self._errors = Counter(
+            "foreshock_query_errors", "Detectors without data.", ["datasource", "reason"], registry=registry
+        )
+        self._asked = Counter(
+            "foreshock_throttle_asked", "Windows that the cheap check saw, forced ones aside.", registry=registry
+        )
+        self._passed = Counter(
+            "foreshock_throttle_passed", "Of these, windows that the full model looked at.", registry=registry
+        )
+        self._score = Gauge(
+            "foreshock_score", "Score of subjects that are or were anomalous.", ["detector", "group"], registry=registry
+        )
         self._training = Histogram("foreshock_training_seconds", "Duration of a training.", registry=registry)
-        self._deliveries = Counter("foreshock_deliveries", "Attempts to deliver an event.", ["sink", "outcome"], registry=registry)
+        self._deliveries = Counter(
+            "foreshock_deliveries", "Attempts to deliver an event.", ["sink", "outcome"], registry=registry
+        )
         self._store = Counter("foreshock_store_unavailable", "Cycles that could not be committed.", registry=registry)
 
     def cycle(self, datasource: str, summary: Summary, duration_s: float) -> None:

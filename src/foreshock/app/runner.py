@@ -87,7 +87,10 @@ class Runner:
         # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
         self._executor = executor or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         self._outbox = Outbox(
-            self._history, [build(each, stream=events) for each in settings.sinks_by_name.values()], self._clock, report=self._delivered
+            self._history,
+            [build(each, stream=events) for each in settings.sinks_by_name.values()],
+            self._clock,
+            report=self._delivered,
         )
 
     async def run(self) -> None:
@@ -121,7 +124,9 @@ class Runner:
                 gatherer, self._history, states,
                 cluster=self._settings.cluster, external_labels=self._settings.external_labels,
             )  # fmt: skip
-            lane = _Lane(source, client, gatherer, cycle, Trainer(client, self._artifacts, self._history, self._executor))
+            lane = _Lane(
+                source, client, gatherer, cycle, Trainer(client, self._artifacts, self._history, self._executor)
+            )
             cohorts: dict[object, Cohort] = {}
             for detector in detectors:
                 lane.watches.append(watch_of(detector, source, cohorts, self._sinks(detector)))
@@ -139,8 +144,7 @@ class Runner:
             due = [
                 (watch, at_s)
                 for watch in lane.watches
-                if not watch.spec.suspend
-                and ((at_s := watch.rhythm.latest_s(now_s)) > (watch.judged_at_s or 0))
+                if not watch.spec.suspend and ((at_s := watch.rhythm.latest_s(now_s)) > (watch.judged_at_s or 0))
             ]
             if due:
                 await self._cycle(lane, due, now_s)
@@ -248,5 +252,3 @@ def watch_of(
     key = (len(schema.metrics), schema.step_s, schema.window_s, loads, spec.algorithm)
     cohort = cohorts.setdefault(key, Cohort(schema))
     return Watch(detector, schema, rules_of(spec.named_metrics), rhythm, cohort, sinks)
-
-

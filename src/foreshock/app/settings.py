@@ -115,6 +115,7 @@ class Settings(BaseModel):
 
         Raises:
             KeyError: no such datasource is configured.
+
         """
         by_name = {source.name: source for source in self.datasources}
         if name is None and len(by_name) == 1:
@@ -126,6 +127,7 @@ class Settings(BaseModel):
 
         Raises:
             KeyError: no such sink is configured.
+
         """
         wanted = self.default_sinks if names is None else names
         return tuple(self.sinks_by_name[name] for name in dict.fromkeys(wanted))
@@ -168,6 +170,7 @@ def load_settings(
 
     Raises:
         InvalidSettings: anything is wrong; it holds every problem with its path, and no value of a variable.
+
     """
     draft = _Draft(path if path is not None else configured_path(environ), environ)
     data = draft.read()

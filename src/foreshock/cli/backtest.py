@@ -18,7 +18,7 @@ from foreshock.app.settings import Overrides, load_settings
 from foreshock.cli.output import Output, OutputOption, console, print_error, print_json, progress
 from foreshock.core.clock import parse_instant, rfc3339
 from foreshock.core.durations import format_duration, parse_duration
-from foreshock.core.errors import Problem, InvalidSettings
+from foreshock.core.errors import InvalidSettings, Problem
 from foreshock.detectors.ensemble import ALGORITHMS
 from foreshock.diagnosis.report import render
 from foreshock.manifests.fields import Budget
@@ -29,20 +29,38 @@ NAME = "backtest"
 _DEFAULT_REPORT = Path("foreshock-report.html")
 
 
-def command(
-    paths: Annotated[list[Path], typer.Argument(help="Manifests or folders of them; or one .parquet file.", show_default=False)],
+def command(  # noqa: C901 - two forms of one command, each a few lines
+    paths: Annotated[
+        list[Path], typer.Argument(help="Manifests or folders of them; or one .parquet file.", show_default=False)
+    ],
     prometheus: Annotated[str | None, typer.Option(help="URL of the datasource 'default'.", show_default=False)] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings file; else FORESHOCK_CONFIG.", show_default=False)] = None,
-    from_: Annotated[str | None, typer.Option("--from", help="RFC 3339, Unix seconds, or -1d; default a day before --to.", show_default=False)] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; else FORESHOCK_CONFIG.", show_default=False)
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="RFC 3339, Unix seconds, or -1d; default a day before --to.", show_default=False),
+    ] = None,
     to: Annotated[str, typer.Option(help="RFC 3339, Unix seconds, now, or -3h.")] = "now",
     report: Annotated[Path | None, typer.Option(help="Where the HTML report goes.", show_default=False)] = None,
-    train_rows: Annotated[int | None, typer.Option(help="File: rows that the first model learns from.", show_default=False)] = None,
-    step: Annotated[str | None, typer.Option(help="File: spacing of its rows; default their median.", show_default=False)] = None,
-    window: Annotated[str | None, typer.Option(help="File: what is judged; default the larger of 1h and 12 steps.", show_default=False)] = None,
+    train_rows: Annotated[
+        int | None, typer.Option(help="File: rows that the first model learns from.", show_default=False)
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="File: spacing of its rows; default their median.", show_default=False)
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="File: what is judged; default the larger of 1h and 12 steps.", show_default=False),
+    ] = None,
     algorithm: Annotated[str, typer.Option(help=f"File: one of {', '.join(ALGORITHMS)}.")] = "ensemble",
     budget: Annotated[str, typer.Option(help="File: false alarms that are accepted.")] = "1/7d",
-    ignore: Annotated[list[str] | None, typer.Option(help="File: a column that is no metric.", show_default=False)] = None,
-    adapt: Annotated[bool, typer.Option("--adapt/--frozen", help="File: live on as production does, or keep the first model.")] = True,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="File: a column that is no metric.", show_default=False)
+    ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt/--frozen", help="File: live on as production does, or keep the first model.")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="File: where the scores go.", show_default=False)] = None,
     output: OutputOption = Output.TEXT,
 ) -> int:
@@ -95,7 +113,9 @@ def command(
                 async with PrometheusClient(settings.datasource(name)) as client:
                     for k in places:
                         results.extend(
-                            await backtest(client, [detectors[k]], from_s, to_s, cluster=settings.cluster, advance=advance)
+                            await backtest(
+                                client, [detectors[k]], from_s, to_s, cluster=settings.cluster, advance=advance
+                            )
                         )
                         done += 1
 
@@ -133,7 +153,9 @@ def _show(results: list[Backtested], from_s: float, to_s: float) -> None:
         if not alerts:
             screen.print("  nothing would have fired")
         for alert, played in sorted(alerts, key=lambda pair: pair[0].started_at_s):
-            lasted = "still firing" if alert.ended_at_s is None else format_duration(alert.ended_at_s - alert.started_at_s)
+            lasted = (
+                "still firing" if alert.ended_at_s is None else format_duration(alert.ended_at_s - alert.started_at_s)
+            )
             top = ", ".join(f"{each.metric} {each.share:.0%}" for each in alert.contributions[:3] if each.share >= 0.01)
             screen.print(
                 Text.assemble(

@@ -19,7 +19,9 @@ NAME = "demo"
 
 
 def command(
-    folder: Annotated[Path, typer.Option(help="Where data, state and report go; emptied first.")] = Path("foreshock-demo"),
+    folder: Annotated[Path, typer.Option(help="Where data, state and report go; emptied first.")] = Path(
+        "foreshock-demo"
+    ),
 ) -> int:
     """Tell the story that every version must get right, and check each of its promises.
 

@@ -16,7 +16,13 @@ from foreshock.cli import backtest, check, demo, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
-COMMANDS: tuple[ModuleType, ...] = (run, backtest, check, demo, version)  # each has a NAME and a `command`, in the order of the help
+COMMANDS: tuple[ModuleType, ...] = (
+    run,
+    backtest,
+    check,
+    demo,
+    version,
+)  # each has a NAME and a `command`, in the order of the help
 
 _HELP = """Learns what is normal for a service from its Prometheus metrics, and alerts when the service leaves it.
 

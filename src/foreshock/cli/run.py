@@ -14,10 +14,10 @@ from typing import Annotated
 import structlog
 import typer
 
+from foreshock.app.metrics import Metrics
 from foreshock.app.runner import Runner
 from foreshock.app.settings import Overrides, load_settings
 from foreshock.app.web import serve
-from foreshock.app.metrics import Metrics
 from foreshock.cli.output import print_error
 from foreshock.core.errors import InvalidManifest
 from foreshock.manifests.files import load_each
@@ -28,7 +28,9 @@ NAME = "run"
 def command(
     paths: Annotated[list[Path], typer.Argument(help="Manifests, or folders of them.", show_default=False)],
     prometheus: Annotated[str | None, typer.Option(help="URL of the datasource 'default'.", show_default=False)] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings file; else FORESHOCK_CONFIG.", show_default=False)] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; else FORESHOCK_CONFIG.", show_default=False)
+    ] = None,
     database: Annotated[str | None, typer.Option(help="Where the state is kept.", show_default=False)] = None,
     artifacts: Annotated[str | None, typer.Option(help="The folder of the models.", show_default=False)] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of /metrics and /healthz.", show_default=False)] = None,
@@ -54,7 +56,9 @@ def command(
         if not objections:
             sound.append(manifest.detector)
     if not sound:
-        raise InvalidManifest(loaded.problems) if loaded.problems else typer.BadParameter("There is no detector to run.")
+        raise (
+            InvalidManifest(loaded.problems) if loaded.problems else typer.BadParameter("There is no detector to run.")
+        )
     _configure_logs()
     metrics = Metrics()
     runner = Runner(settings, sound, metrics=metrics)

@@ -34,6 +34,7 @@ def parse_instant(text: str) -> float:
 
     Raises:
         ValueError: the text is neither.
+
     """
     try:
         return float(text)

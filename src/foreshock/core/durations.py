@@ -19,6 +19,7 @@ def parse_duration(text: str) -> int:
 
     Raises:
         ValueError: the text is no such duration.
+
     """
     if text == "0":
         return 0

@@ -1,4 +1,4 @@
-"""The aligned grid on which everything is computed: one row a step, one column a metric, NaN where nothing was measured."""
+"""The aligned grid on which everything is computed: a row a step, a column a metric, NaN where nothing was measured."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Unsupervised models over vectors; higher is more anomalous, and 1.0, once calibrated, is the alert threshold. Pure."""
+"""Unsupervised models over vectors; higher is more anomalous, 1.0 is the threshold once calibrated. Pure."""

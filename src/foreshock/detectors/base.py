@@ -1,4 +1,4 @@
-"""The contract of a detector: it learns from vectors, scores vectors, says which metric mattered, and is plain arrays."""
+"""The contract of a detector: it learns from vectors, scores them, says which metric mattered, and is plain arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ensemble`: the largest of the calibrated channels, calibrated once more together. Each sees what the others cannot."""
+"""`ensemble`: the largest of the calibrated channels, calibrated once more together. Each sees what others cannot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Ensemble:
     joint: Calibration
 
     @classmethod
-    def fit(cls, algorithm: str, vectors: Array, folds: NDArray[np.int64], lesson: Lesson, teaches: NDArray[np.bool_]) -> Self:
+    def fit(
+        cls, algorithm: str, vectors: Array, folds: NDArray[np.int64], lesson: Lesson, teaches: NDArray[np.bool_]
+    ) -> Self:
         """Learn from held-out vectors (n, n_metrics, n_statistics).
 
         `folds` (n,) numbers the blocks of time: a channel is calibrated on blocks that it was not fitted on.

@@ -26,7 +26,7 @@ is 2 ** (-mean path / c(sample_size)). No function here keeps state or allocates
 This is one file, long as it is, because numba's cache notices changes of the file of a kernel only.
 """
 
-# ruff: noqa: PLR0917, FBT003 - kernels take flat arrays, and numba has no keyword-only arguments
+# ruff: noqa: FBT003 - kernels take flat arrays, and numba has no keyword-only arguments
 
 from __future__ import annotations
 

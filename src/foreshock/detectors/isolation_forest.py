@@ -1,4 +1,4 @@
-"""`isolation_forest`: the shape of the whole window is rare. Liu, Ting and Zhou (2008), made to grow outside the known."""
+"""`isolation_forest`: the shape of the whole window is rare. Liu, Ting, Zhou (2008), made to grow outside the known."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class IsolationForest:
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
         rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
-        credits = np.maximum(0.0, forest.credits(_alone(self.trees), rows))
-        credits = credits / np.maximum(credits.sum(axis=1, keepdims=True), 1e-12)
+        credited = np.maximum(0.0, forest.credits(_alone(self.trees), rows))
+        credited = credited / np.maximum(credited.sum(axis=1, keepdims=True), 1e-12)
         beyond = np.log1p(self._outside(rows))
-        by_feature = (credits + beyond).reshape(len(rows), vectors.shape[1], -1)
+        by_feature = (credited + beyond).reshape(len(rows), vectors.shape[1], -1)
         return np.asarray(by_feature.sum(axis=-1))
 
     def _outside(self, rows: Array) -> Array:
@@ -73,9 +73,7 @@ class IsolationForest:
     def load(cls, arrays: Arrays) -> Self:
         trees = {name.removeprefix("trees_"): array for name, array in arrays.items() if name.startswith("trees_")}
         middle = arrays["middle"]
-        return cls(
-            forest.load(trees, len(middle)), bool(arrays["with_raw"][0]), middle, arrays["low"], arrays["high"]
-        )
+        return cls(forest.load(trees, len(middle)), bool(arrays["with_raw"][0]), middle, arrays["low"], arrays["high"])
 
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
@@ -85,9 +83,7 @@ class IsolationForest:
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         members = np.arange(len(self.middle)) if self.members is None else self.members
-        return replace(
-            self, middle=self.middle[rows], low=self.low[rows], high=self.high[rows], members=members[rows]
-        )
+        return replace(self, middle=self.middle[rows], low=self.low[rows], high=self.high[rows], members=members[rows])
 
 
 def _alone(trees: forest.Forest | forest.ForestBlock) -> forest.Forest:

@@ -18,8 +18,8 @@ from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
 from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
-from foreshock.features.schema import INDEX, STATISTICS, Schema
 from foreshock.features.robust import median_of_columns
+from foreshock.features.schema import INDEX, STATISTICS, Schema
 
 FOLDS = 4
 _TRIM = 1.3  # a held-out window beyond this score of the first fit is an incident in the history: it must not teach
@@ -44,7 +44,9 @@ class Screen:
     def stack(cls, members: tuple[Screen, ...]) -> Screen:
         """The screens of a fleet, one row a member."""
         relations = tuple(member.correlation for member in members if member.correlation is not None)
-        return cls(Level.stack(tuple(member.level for member in members)), Correlation.stack(relations) if relations else None)
+        return cls(
+            Level.stack(tuple(member.level for member in members)), Correlation.stack(relations) if relations else None
+        )
 
     def take(self, rows: NDArray[np.int64]) -> Screen:
         """The screens of some members of a fleet."""
@@ -99,9 +101,7 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
     )
     cheap = screen.score(vectors[usable], course.rules)
     availability = np.isfinite(frame.values).mean(axis=0)
-    return Model(
-        course.schema, baseline, ensemble, availability, screen, np.quantile(cheap, 1.0 - SCREEN_SHARES)
-    )
+    return Model(course.schema, baseline, ensemble, availability, screen, np.quantile(cheap, 1.0 - SCREEN_SHARES))
 
 
 def _held_out(
@@ -133,7 +133,11 @@ def _recent_level(frame: Frame, baseline: Baseline) -> Array:
     levels = np.full((n_days, len(frame.metrics)), np.nan)
     for number in range(n_days):
         # the first days have no past: there, what follows stands in for it
-        before = slice(max(0, number - LEVEL_DAYS) * per_day, number * per_day) if number else slice(per_day, (1 + LEVEL_DAYS) * per_day)
+        before = (
+            slice(max(0, number - LEVEL_DAYS) * per_day, number * per_day)
+            if number
+            else slice(per_day, (1 + LEVEL_DAYS) * per_day)
+        )
         levels[number] = median_of_columns(rest[before])
     overall = np.nan_to_num(median_of_columns(rest))
     levels = np.where(np.isfinite(levels), levels, overall)
@@ -173,6 +177,7 @@ def load(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Model:
 
     Raises:
         ArtifactDamaged: a fact or an array is missing, of another shape than the facts ask for, or not finite.
+
     """
     try:
         schema = Schema(tuple(facts["metrics"]), int(facts["step_s"]), int(facts["window_s"]))
@@ -181,9 +186,7 @@ def load(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Model:
         baseline = _load_baseline(arrays, facts, schema)
         ensemble = Ensemble.load(_part(arrays, "ensemble."))
         relation = _part(arrays, "screen.correlation.")
-        screen = Screen(
-            Level.load(_part(arrays, "screen.level.")), Correlation.load(relation) if relation else None
-        )
+        screen = Screen(Level.load(_part(arrays, "screen.level.")), Correlation.load(relation) if relation else None)
         model = Model(schema, baseline, ensemble, arrays["availability"], screen, arrays["screen_quantiles"])
         _probe(model)
     except (KeyError, IndexError, TypeError, ValueError) as error:

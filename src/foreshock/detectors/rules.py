@@ -33,7 +33,9 @@ class Rules:
     def none(cls, n_metrics: int) -> Rules:
         """Every deviation of every metric counts."""
         zeros = np.zeros(n_metrics)
-        return cls(zeros, zeros, zeros, np.zeros(n_metrics, np.bool_), np.full(n_metrics, -np.inf), np.full(n_metrics, np.inf))
+        return cls(
+            zeros, zeros, zeros, np.zeros(n_metrics, np.bool_), np.full(n_metrics, -np.inf), np.full(n_metrics, np.inf)
+        )
 
     @classmethod
     def stack(cls, members: Sequence[Rules]) -> Rules:
@@ -54,7 +56,9 @@ class Rules:
     def spread_counts(self, vectors: Array) -> Mask:
         """Whether a change of spread counts (n, n_metrics): it must be large enough, and lean to the judged side."""
         size = vectors[..., INDEX["gap_root_mean_square"]]
-        least = np.maximum(self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]]))
+        least = np.maximum(
+            self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]])
+        )
         high, low = vectors[..., INDEX["deviation_maximum"]], -vectors[..., INDEX["deviation_minimum"]]
         side = (self.direction == 0) | ((self.direction > 0) & (high >= low)) | ((self.direction < 0) & (low >= high))
         return np.asarray(np.isfinite(size) & (size >= least) & side & ~self.is_load)

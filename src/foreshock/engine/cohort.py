@@ -133,11 +133,20 @@ class Cohort:
             score = throttle.skipped_score(cheap, limit)
             if len(chosen):
                 ensemble = fleet.ensemble if everyone and len(chosen) == n else fleet.ensemble.take(members[chosen])
-                score[chosen] = ensemble.score(judged[chosen], rules if len(chosen) == len(members) else rules.take(chosen))
+                score[chosen] = ensemble.score(
+                    judged[chosen], rules if len(chosen) == len(members) else rules.take(chosen)
+                )
             scores[modelled], usual[modelled] = score, fleet.availability[members]
             out_of_range[modelled] = rules.out_of_range(judged)
         facts = Facts(
-            scores, availability_of(vectors), gaps, out_of_range, usual, degraded, self.schema.step_s, self.schema.window_s
+            scores,
+            availability_of(vectors),
+            gaps,
+            out_of_range,
+            usual,
+            degraded,
+            self.schema.step_s,
+            self.schema.window_s,
         )
         decisions = decide(facts)
         learning = np.ones(n, np.bool_)
@@ -155,4 +164,3 @@ class Cohort:
             self._member_of_row[rows] = np.arange(len(rows))
             self._limits = throttle.limits(self._fleet.screen_quantiles, self.sigma[rows])
         return self._fleet
-

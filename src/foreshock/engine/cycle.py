@@ -1,4 +1,4 @@
-"""One cycle: gather what is due, judge it in blocks, move the alerts, commit everything at once, then tell the world."""
+"""One cycle: gather what is due, judge it in blocks, move the alerts, commit all at once, then tell the world."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ class Cycle:
 
         Raises:
             StoreUnavailable: the decisions could not be committed; nothing of them was published or remembered.
+
         """
         missed = sum(
             watch.rhythm.missed(watch.judged_at_s, at_s) for watch, at_s in due if watch.judged_at_s is not None

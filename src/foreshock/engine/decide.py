@@ -1,4 +1,4 @@
-"""From facts to verdicts, one rule for all: production, `backtest`, validation and `explain` call these functions. Pure.
+"""From facts to verdicts, one rule for all: production, `backtest` and validation call these functions. Pure.
 
 A fleet has the same shape as a history: rows. Row i of every array is one window; the outcome is a code and a score,
 and only windows that somebody must hear of become `Judgement`s.
@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.core.verdicts import Anomalous, Cause, Contribution, Ignorance, Inconclusive, Judgement, Normal, Subject, Verdict
+from foreshock.core.verdicts import (
+    Anomalous,
+    Cause,
+    Contribution,
+    Ignorance,
+    Inconclusive,
+    Judgement,
+    Normal,
+    Subject,
+    Verdict,
+)
 from foreshock.features.schema import GAP_STEPS
 
 Codes = NDArray[np.int8]
@@ -118,7 +128,7 @@ def decide(facts: Facts) -> Decisions:
 
 
 def shares(decisions: Decisions, facts: Facts, contributions: Array) -> Array:
-    """Who is to blame for each window, (n, n_metrics), rows adding up to 1: the absent, those out of range, or the model's."""
+    """Who is to blame for each window, (n, n_metrics), rows adding up to 1: the absent, the outside, or the model's."""
     always = np.broadcast_to(facts.usual_availability >= ALWAYS_THERE, facts.availability.shape)
     blamed = np.where((decisions.codes == code_of(Cause.ABSENT))[:, None], always * facts.gap_steps, contributions)
     blamed = np.where((decisions.codes == code_of(Cause.OUT_OF_RANGE))[:, None], facts.out_of_range * 1.0, blamed)
@@ -132,6 +142,4 @@ def judgement(
     if not isinstance(verdict, Anomalous) or row_shares is None:
         return Judgement(subject, at_s, verdict)
     order = np.argsort(-row_shares, kind="stable")
-    return Judgement(
-        subject, at_s, verdict, tuple(Contribution(metrics[k], float(row_shares[k])) for k in order)
-    )
+    return Judgement(subject, at_s, verdict, tuple(Contribution(metrics[k], float(row_shares[k])) for k in order))

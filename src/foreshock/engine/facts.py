@@ -34,7 +34,7 @@ def availability_of(vectors: Array) -> Array:
 
 
 def without_thin_metrics(vectors: Array) -> Array:
-    """The vectors without the metrics of which less than half of the window was measured: they have no part in a score."""
+    """The vectors without the metrics of which less than half of the window was measured: they have no say."""
     thin = availability_of(vectors) < HALF
     return np.where(thin[..., None], np.nan, vectors) if thin.any() else vectors
 

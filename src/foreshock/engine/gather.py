@@ -85,7 +85,9 @@ class _Place:
 class Gatherer:
     """Queries of one datasource; plans and routes are remembered until the set of detectors changes."""
 
-    def __init__(self, source: MetricSource, *, timeout_s: Callable[[int], float] = lambda interval_s: interval_s * 0.9) -> None:
+    def __init__(
+        self, source: MetricSource, *, timeout_s: Callable[[int], float] = lambda interval_s: interval_s * 0.9
+    ) -> None:
         self._source, self._timeout_s = source, timeout_s
         self._plans: dict[tuple[str, ...], tuple[SharedQuery, ...]] = {}
         self._routes: dict[tuple[str, tuple[int, ...]], _Route] = {}

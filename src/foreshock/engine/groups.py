@@ -24,6 +24,7 @@ def frames_of(detector: AnomalyDetector, matrices: Sequence[Matrix]) -> dict[Gro
 
     Raises:
         TooManySeries: a query returns several series for one group, or there are more groups than `max_groups`.
+
     """
     names = tuple(metric.name for metric in detector.spec.named_metrics)
     blocks: dict[Group, Array] = {}
@@ -53,9 +54,13 @@ def several(detector: AnomalyDetector, metric: int, one: Mapping[str, str], othe
     said = " and ".join(
         "{" + ", ".join(f'{name}="{value}"' for name, value in sorted(each.items())[:6]) + "}" for each in (one, other)
     )
-    fix = "add the label that tells them apart to group_by" if spec.group_by else "set group_by, or aggregate with sum()"
+    fix = (
+        "add the label that tells them apart to group_by" if spec.group_by else "set group_by, or aggregate with sum()"
+    )
     name = spec.named_metrics[metric].name
-    return f"{detector.subject.detector}: the query of {name} returns several series for one group, such as {said}: {fix}."
+    return (
+        f"{detector.subject.detector}: the query of {name} returns several series for one group, such as {said}: {fix}."
+    )
 
 
 def too_many(detector: AnomalyDetector) -> str:

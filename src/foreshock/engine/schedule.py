@@ -1,4 +1,4 @@
-"""When each detector is due: on a grid whose phase depends on its query, so that all who share one query share an instant. Pure."""
+"""When each detector is due: the phase of its grid depends on its query, so that all who share one are due at once. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def phase_s(datasource: str, templates: Sequence[str], interval_s: int, step_s: 
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """One grid of instants, `phase_s + k * interval_s`; `offset_s` is how much later than an instant its data is there."""
+    """One grid of instants, `phase_s + k * interval_s`; `offset_s` is how much later their data is there."""
 
     interval_s: int
     phase_s: int

@@ -23,7 +23,13 @@ class Watch:
     """A detector without `group_by` has one row from the start; groups get theirs when their first series arrives."""
 
     def __init__(
-        self, manifest: AnomalyDetector, schema: Schema, rules: Rules, rhythm: Rhythm, cohort: Cohort, sinks: tuple[str, ...]
+        self,
+        manifest: AnomalyDetector,
+        schema: Schema,
+        rules: Rules,
+        rhythm: Rhythm,
+        cohort: Cohort,
+        sinks: tuple[str, ...],
     ) -> None:
         self.manifest, self.schema, self.rules, self.rhythm, self.cohort = manifest, schema, rules, rhythm, cohort
         self.spec, self.subject, self.sinks = manifest.spec, manifest.subject, sinks
@@ -52,6 +58,7 @@ class Watch:
 
         Raises:
             TooManySeries: there would be more groups than `max_groups`; the known ones go on.
+
         """
         group = group_of(self.manifest, labels)
         row = self.row_of_group.get(group)

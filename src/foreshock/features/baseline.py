@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Array, Frame
 from foreshock.features import kernels
 from foreshock.features.calendar import DAY_S, civil_days, civil_seconds
-from foreshock.features.schema import STATISTICS, Schema
 from foreshock.features.robust import median, median_by_group
+from foreshock.features.schema import STATISTICS, Schema
 from foreshock.features.seasonality import find_season, phase_scale, to_grid
 
 Shape = NDArray[np.float32]
@@ -27,8 +27,8 @@ class Baseline:
     """The envelope's middle and width as flat arrays, in each metric's own unit; see `kernels.expect`.
 
     `level`, `slope` (per second from `anchor_s`), `scale`: (n_metrics,). `daily`, `daily_scale`: (n_metrics, n_bins);
-    `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins); these four in float32, they are most of a model. `loads`: columns of the
-    load metrics; `knots` (n_loads, n_knots), `response` (n_metrics, n_loads, n_knots). `explained_by`
+    `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins); these four in float32, they are most of a model. `loads`: columns
+    of the load metrics; `knots` (n_loads, n_knots), `response` (n_metrics, n_loads, n_knots). `explained_by`
     (n_metrics, n_metrics) and `precision` (n_metrics,): the joint structure of the lightly smoothed residuals.
     """
 
@@ -81,8 +81,17 @@ def describe(frame: Frame, schema: Schema, expected: Array, usual: Array, explai
     filled, known_at = kernels.fill_gaps(np.ascontiguousarray(frame.values))
     out = np.empty((max(0, frame.n_times - first_row), len(schema.metrics), len(STATISTICS)))
     kernels.describe(
-        filled, known_at, expected, usual, explained_by, first_row, float(schema.step_s), schema.window_steps,
-        schema.recent_steps, schema.long_steps, out,
+        filled,
+        known_at,
+        expected,
+        usual,
+        explained_by,
+        first_row,
+        float(schema.step_s),
+        schema.window_steps,
+        schema.recent_steps,
+        schema.long_steps,
+        out,
     )
     return out
 
@@ -127,7 +136,9 @@ def fit_baseline(
                 extra += _broken_line(current[:, position], knots[position], response[column, position])
         slope[column] = _growth(values - extra, calendar, frame.step_s)
         rest = values - extra - slope[column] * seconds
-        season = find_season(to_grid(rest, calendar.day, calendar.bin, calendar.n_days, n_bins), calendar.weekday, periods_s)
+        season = find_season(
+            to_grid(rest, calendar.day, calendar.bin, calendar.n_days, n_bins), calendar.weekday, periods_s
+        )
         daily[column], weekly[column] = season.daily, season.weekly
         shape = season.daily[calendar.bin] + season.weekly[calendar.in_week]
         rest = rest - shape
@@ -143,9 +154,20 @@ def fit_baseline(
         residual[:, column] = rest / (scale[column] * in_phase)
     explained_by, precision = _relations(residual, loads, schema.recent_steps)
     return Baseline(
-        anchor_s, time_zone, level, slope, daily.astype(np.float32), weekly.astype(np.float32), scale,
-        daily_scale.astype(np.float32), weekly_scale.astype(np.float32),
-        np.array(loads, dtype=np.int64), knots, response, explained_by, precision,
+        anchor_s,
+        time_zone,
+        level,
+        slope,
+        daily.astype(np.float32),
+        weekly.astype(np.float32),
+        scale,
+        daily_scale.astype(np.float32),
+        weekly_scale.astype(np.float32),
+        np.array(loads, dtype=np.int64),
+        knots,
+        response,
+        explained_by,
+        precision,
     )
 
 
@@ -194,11 +216,15 @@ def _fit_response(values: Array, loads: Array, knots: Array) -> Array:
     solution = np.zeros(design.shape[1])
     for _ in range(4):
         weighted = design * weights[:, None]
-        solution = np.linalg.lstsq(weighted.T @ design + bend + 1e-9 * np.eye(len(bend)) * len(rows), weighted.T @ target, rcond=None)[0]
+        solution = np.linalg.lstsq(
+            weighted.T @ design + bend + 1e-9 * np.eye(len(bend)) * len(rows), weighted.T @ target, rcond=None
+        )[0]
         off = target - design @ solution
         spread = 1.4826 * float(np.median(np.abs(off))) + 1e-12
         weights = np.minimum(1.0, 1.5 * spread / (np.abs(off) + 1e-12))
-    explained = 1.0 - float(np.average(off**2, weights=weights)) / (float(np.average((target - np.average(target, weights=weights)) ** 2, weights=weights)) + 1e-30)
+    explained = 1.0 - float(np.average(off**2, weights=weights)) / (
+        float(np.average((target - np.average(target, weights=weights)) ** 2, weights=weights)) + 1e-30
+    )
     if explained < 0.01:
         return result
     for k, position in enumerate(usable):

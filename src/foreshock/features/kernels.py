@@ -22,7 +22,7 @@ _UNKNOWN = np.iinfo(np.int64).max
 
 
 @njit(cache=True, nogil=True)
-def expect(
+def expect(  # noqa: C901, PLR0912 - one pass over the samples
     values: Block,
     seconds: Block,
     day_s: Block,
@@ -41,7 +41,9 @@ def expect(
     """Say what was expected of every sample and how far it usually is from that, in the metric's own unit.
 
     `values` (n_times, n_metrics); `seconds` since the baseline's anchor, `day_s` and `week_s` since local midnight and
-    since local Monday, each (n_times,). `level` holds one row a sample, or one for all. A metric is expected at its level, plus its growth, plus the shape of the day
+    since local Monday, each (n_times,). `level` holds one row a sample, or one for all.
+
+    A metric is expected at its level, plus its growth, plus the shape of the day
     and of the week, plus what the present load explains: a broken line through `knots`, continued straight. Beyond
     the loads that were seen the scale widens with the extrapolated part, because the line may bend there.
     """
@@ -157,7 +159,9 @@ def _mean_known(column: Block, known_at: Block, first: int, last: int, now: int)
 
 
 @njit(cache=True, nogil=True)
-def _spread_and_slope(column: Block, known_at: Block, first: int, now: int, mean: float, step_s: float) -> tuple[float, float]:
+def _spread_and_slope(
+    column: Block, known_at: Block, first: int, now: int, mean: float, step_s: float
+) -> tuple[float, float]:
     """Standard deviation (population) and least-squares slope per second of the known rows of one window."""
     squares, weighted, places, count, place_sum = 0.0, 0.0, 0.0, 0, 0.0
     for i in range(first, now + 1):
@@ -176,7 +180,7 @@ def _spread_and_slope(column: Block, known_at: Block, first: int, now: int, mean
 
 
 @njit(cache=True, nogil=True)
-def describe(
+def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, statistic by statistic
     filled: Block,
     known_at: Block,
     expected: Block,
@@ -338,13 +342,33 @@ def describe_fleet(
             seconds[i] = end_seconds[member] - (n_context - 1 - i) * step_s
         rows = values[member]
         expected, usual = expect(
-            rows, seconds, calendar[0], calendar[1], level[member : member + 1], slope[member], daily[member],
-            weekly[member], scale[member], daily_scale[member], weekly_scale[member], loads, knots[member],
+            rows,
+            seconds,
+            calendar[0],
+            calendar[1],
+            level[member : member + 1],
+            slope[member],
+            daily[member],
+            weekly[member],
+            scale[member],
+            daily_scale[member],
+            weekly_scale[member],
+            loads,
+            knots[member],
             response[member],
         )
         filled, known_at = fill_gaps(rows)
         describe(
-            filled, known_at, expected, usual, explained_by[member], n_context - 1, float(step_s), window, recent, long,
+            filled,
+            known_at,
+            expected,
+            usual,
+            explained_by[member],
+            n_context - 1,
+            float(step_s),
+            window,
+            recent,
+            long,
             out[member : member + 1],
         )
         for j in range(n_metrics):

@@ -48,7 +48,7 @@ def find_season(grid: Array, weekday: NDArray[np.int64], periods_s: tuple[int, .
 
     `grid` (n_days, n_bins); `weekday` (n_days,), Monday 0.
     """
-    n_days, n_bins = grid.shape
+    n_bins = grid.shape[1]
     none = Season(np.zeros(n_bins), np.zeros(7 * n_bins), has_daily=False, has_weekly=False)
     seen_days = np.isfinite(grid).mean(axis=1) >= 0.5
     may_daily = seen_days.sum() >= DAYS_FOR_DAILY and (periods_s is None or 86_400 in periods_s)
@@ -69,9 +69,7 @@ def _daily(grid: Array, seen_days: NDArray[np.bool_], *, forced: bool) -> tuple[
     flat = sum(float(np.nansum(np.abs(half))) for half in halves)
     best_width, best_error = 1, np.inf
     for width in _WIDTHS:
-        error = sum(
-            float(np.nansum(np.abs(other - _day_shape(half, width)))) for half, other in (halves, halves[::-1])
-        )
+        error = sum(float(np.nansum(np.abs(other - _day_shape(half, width)))) for half, other in (halves, halves[::-1]))
         if error < best_error:
             best_width, best_error = width, error
     if not forced and best_error > _GAIN_DAILY * flat:
@@ -128,7 +126,9 @@ def phase_scale(deviation: Array, weekday: NDArray[np.int64]) -> tuple[Array, Ar
     """
     n_days, n_bins = deviation.shape
     near = np.nanmax(
-        np.stack([np.roll(np.nan_to_num(deviation), k, axis=1) for k in range(-_PHASE_TOLERANCE, _PHASE_TOLERANCE + 1)]),
+        np.stack(
+            [np.roll(np.nan_to_num(deviation), k, axis=1) for k in range(-_PHASE_TOLERANCE, _PHASE_TOLERANCE + 1)]
+        ),
         axis=0,
     )
     daily, weekly = np.ones(n_bins), np.zeros(7 * n_bins)

@@ -17,7 +17,7 @@ from foreshock.core.frame import Array, Frame
 from foreshock.core.verdicts import Anomalous, Contribution, Ignorance, Judgement, Subject
 from foreshock.detectors.model import Model
 from foreshock.engine import throttle
-from foreshock.engine.decide import Decisions, Facts, code_of, decide, judgement, shares
+from foreshock.engine.decide import Decisions, code_of, decide, judgement, shares
 from foreshock.engine.facts import facts_of, without_thin_metrics
 from foreshock.lifecycle.train import rules_of, train_revision
 from foreshock.manifests.detector import AnomalyDetector, DetectorSpec
@@ -151,9 +151,7 @@ class _Stretch:
                     decisions.codes[row], decisions.scores[row] = 0, self.skipped[row]
                     anomalous[row] = False
             verdict = decisions.verdict(row)
-            said = judgement(
-                self.subject, int(times_s[row]), verdict, self.frame.metrics, self.contributions[row]
-            )
+            said = judgement(self.subject, int(times_s[row]), verdict, self.frame.metrics, self.contributions[row])
             judgements.append(said)
             if isinstance(verdict, Anomalous) or state is not None:
                 state, moved = advance(
@@ -176,8 +174,14 @@ def _alerts(transitions: list[Transition], state: AlertState | None) -> tuple[Al
         peak = end.peak if end else state.incident.peak if state and state.incident else firing.peak
         alerts.append(
             Alert(
-                firing.incident_id, firing.at_s, firing.started_at_s, end.at_s if end else None, firing.severity,
-                peak.score, peak.at_s, peak.contributions,
-            )  # fmt: skip
+                firing.incident_id,
+                firing.at_s,
+                firing.started_at_s,
+                end.at_s if end else None,
+                firing.severity,
+                peak.score,
+                peak.at_s,
+                peak.contributions,
+            )
         )
     return tuple(alerts)

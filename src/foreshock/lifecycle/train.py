@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from foreshock.core.errors import NotEnoughHistory
 from foreshock.core.durations import format_duration
+from foreshock.core.errors import NotEnoughHistory
 from foreshock.core.frame import Frame
 from foreshock.detectors.model import Course, Model, train
 from foreshock.detectors.rules import Rules
@@ -70,6 +70,7 @@ def train_revision(
 
     Raises:
         NotEnoughHistory: fewer rows were measured than the warm-up asks for, or than any model can use.
+
     """
     keep = min(history.n_times, spec.training.window // spec.step)
     frame, fired = history.rows(history.n_times - keep, history.n_times), fired[history.n_times - keep :]

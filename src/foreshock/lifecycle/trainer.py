@@ -1,4 +1,4 @@
-"""Train the detectors that need it, beside the cycles: fetch the history, fit in an executor, keep the artifact, install."""
+"""Train the detectors that need it, beside the cycles: fetch the history, fit in an executor, keep, install."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from foreshock.engine.gather import MetricSource
 from foreshock.engine.groups import Group, frames_of
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.train import WARM, train_revision, warm_share
-from foreshock.manifests.detector import DetectorSpec, fingerprint
+from foreshock.manifests.detector import fingerprint
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
 from foreshock.store.records import Incident, ModelRecord
@@ -73,6 +74,7 @@ class Trainer:
 
         Raises:
             Damaged: the artifact is not what its digest says; training anew is the cure.
+
         """
         record = await asyncio.to_thread(self._revisions.active_model, watch.subject, watch.spec.model_line)
         if record is None or record.details.get("fingerprint") != fingerprint(watch.spec):
@@ -91,6 +93,7 @@ class Trainer:
 
         Raises:
             ForeshockError: the history could not be read, or the result not be kept.
+
         """
         spec, to_s = watch.spec, watch.rhythm.latest_s(now_s)
         history = await self._history(watch, to_s)
@@ -108,13 +111,12 @@ class Trainer:
         for group, frame in frames.items():
             fired = _fired(frame, incidents, Subject(watch.subject.namespace, watch.subject.name, group), now_s)
             try:
-                models[group] = await loop.run_in_executor(
-                    self._executor, _train, spec, frame, fired, share < 1.0, len(frames)
-                )
+                fit = partial(train_revision, spec, frame, fired, provisional=share < 1.0, n_groups=len(frames))
+                models[group] = await loop.run_in_executor(self._executor, fit)
             except NotEnoughHistory:
                 continue
         if models:
-            await self._keep(watch, models, frames, share < 1.0, now_s)
+            await self._keep(watch, models, frames, now_s, provisional=share < 1.0)
         if share < 1.0:
             return _learning(watch, share, now_s)
         return Learnt(
@@ -130,7 +132,13 @@ class Trainer:
         ]
 
     async def _keep(
-        self, watch: Watch, models: Mapping[Group, Model], frames: Mapping[Group, Frame], provisional: bool, now_s: float
+        self,
+        watch: Watch,
+        models: Mapping[Group, Model],
+        frames: Mapping[Group, Frame],
+        now_s: float,
+        *,
+        provisional: bool,
     ) -> None:
         spec, subject = watch.spec, watch.subject
         number = await asyncio.to_thread(self._revisions.next_revision, subject, spec.model_line)
@@ -138,7 +146,9 @@ class Trainer:
         for group, model in models.items():
             arrays, facts = dump(model)
             document = {"algorithm": spec.algorithm, "subject": subject.detector, "model": facts}
-            members.append({"group": list(group), "digest": await asyncio.to_thread(self._artifacts.put, arrays, document)})
+            members.append(
+                {"group": list(group), "digest": await asyncio.to_thread(self._artifacts.put, arrays, document)}
+            )
         first, last = min(frame.start_s for frame in frames.values()), max(frame.end_s for frame in frames.values())
         digests: list[str] = [member["digest"] for member in members]
         record = ModelRecord(
@@ -156,12 +166,6 @@ class Trainer:
         await asyncio.to_thread(self._revisions.record_model, record)
         for member, (group, model) in zip(members, models.items(), strict=True):
             watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, member["digest"]))
-
-
-def _train(
-    spec: DetectorSpec, frame: Frame, fired: NDArray[np.bool_], provisional: bool, n_groups: int  # noqa: FBT001 - crosses a process as it is
-) -> Model:
-    return train_revision(spec, frame, fired, provisional=provisional, n_groups=n_groups)
 
 
 def _revision(record: ModelRecord, digest: str) -> Revision:
@@ -195,4 +199,3 @@ def _learning(watch: Watch, share: float, now_s: float) -> Learnt:
         f"expected to end at {rfc3339(int(now_s + left_s))}; it judges and does not page until then"
     )
     return Learnt(watch.subject, message, now_s + min(max(left_s, 60.0), _RETRY_S), ready=False)
-

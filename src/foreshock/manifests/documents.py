@@ -43,6 +43,7 @@ def read_documents(file: Path) -> tuple[Document, ...]:
 
     Raises:
         UnreadableError: the file cannot be read, is larger than 1 MiB, or is not what its syntax says.
+
     """
     text = read_text(file)
     values = [value for value in _parse(text, is_json=file.suffix == ".json") if value is not None]
@@ -56,6 +57,7 @@ def read_text(file: Path, largest_size_bytes: int = LARGEST_SIZE_BYTES) -> str:
 
     Raises:
         UnreadableError: it is none of that.
+
     """
     try:
         if not file.exists():

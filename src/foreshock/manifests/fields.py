@@ -246,6 +246,7 @@ class Budget:
 
         Raises:
             ValueError: the text is no such budget, N is not 1 to 1000, or the duration not 1h to 365d.
+
         """
         match = re.fullmatch(r"([0-9]{1,4})/([0-9dhms]{1,32})", text)
         if match is None:

@@ -43,6 +43,7 @@ def load(paths: Sequence[Path]) -> tuple[LoadedManifest, ...]:
 
     Raises:
         InvalidManifest: anything is wrong with any of them; it holds every problem of every file.
+
     """
     loaded = load_each(paths)
     if loaded.problems:

@@ -72,6 +72,7 @@ class Schedule:
 
         Raises:
             ValueError: the text is no such schedule.
+
         """
         fields = text.split()
         if len(fields) != len(_FIELDS) or len(text) > 100:

@@ -52,6 +52,7 @@ class Credentials:
 
         Raises:
             PrometheusUnavailable: a secret's file cannot be read right now.
+
         """
         headers = {}
         if (authorization := self._authorization()) is not None:
@@ -65,6 +66,7 @@ class Credentials:
 
         Raises:
             PrometheusUnavailable: a certificate's file cannot be read or is none.
+
         """
         if (tls := self._datasource.tls) is None:
             return True

@@ -6,7 +6,7 @@ Compiled, and longer than a file here should be, because a loop over bytes canno
 caller in `undecided`. The last byte of `body` must be a zero: no loop runs past it, since no value contains it.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202, PLR0911, PLR0917 - kernels take flat arrays, numba types them, refusals are many
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0911 - kernels take flat arrays, numba types them, refusals are many
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations

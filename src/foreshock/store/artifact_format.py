@@ -101,6 +101,7 @@ def encode(arrays: Mapping[str, AnyArray], document: Mapping[str, Any]) -> Encod
     Raises:
         ValueError: a key of the document is reserved, or a value is no JSON, or an array has another dtype or rank.
         ArtifactDamaged: the artifact is beyond its limits, and could not be read back.
+
     """
     if taken := sorted(set(document) & set(_RESERVED)):
         raise ValueError(f"the manifest's keys {', '.join(taken)} are the store's own")
@@ -124,6 +125,7 @@ def decode_manifest(data: bytes, digest: str) -> Promise:
 
     Raises:
         ArtifactDamaged: it is not what its digest says, or beyond its limits.
+
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise ArtifactDamaged(f"The manifest of artifact {digest} is larger than {MAX_MANIFEST_BYTES} bytes.")
@@ -147,6 +149,7 @@ def decode_arrays(promise: Promise, data: bytes) -> dict[str, AnyArray]:
 
     Raises:
         ArtifactDamaged: it is not what its manifest says, or beyond its limits.
+
     """
     if len(data) != promise.size_bytes:
         raise ArtifactDamaged(f"An array file has {len(data)} bytes where its manifest says {promise.size_bytes}.")

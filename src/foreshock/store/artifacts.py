@@ -43,6 +43,7 @@ class ArtifactStore:
             ValueError: a dtype, a rank, a key or a value that no artifact may hold.
             ArtifactDamaged: the artifact is beyond the limits of what would be read back.
             StoreUnavailable: the folder is full, read-only or gone; nothing of the artifact can be seen.
+
         """
         encoded = encode(arrays, manifest)
         folder = self._folder / encoded.digest
@@ -63,6 +64,7 @@ class ArtifactStore:
             ArtifactDamaged: a file is not what the digest says; it was set aside under another name.
             ArtifactMissing: there is no such artifact.
             StoreUnavailable: the folder cannot be read now.
+
         """
         if not _DIGEST.fullmatch(digest):
             raise ArtifactDamaged("An artifact's address is the 64 hex digits of a sha256: this one is not.")
@@ -82,6 +84,7 @@ class ArtifactStore:
         Raises:
             ArtifactMissing: there is no such artifact.
             StoreUnavailable: the folder cannot be read now.
+
         """
         with _mapped(self._folder / digest, _READ):
             return sum((self._folder / digest / name).stat().st_size for name in (MANIFEST, ARRAYS))
@@ -91,6 +94,7 @@ class ArtifactStore:
 
         Raises:
             StoreUnavailable: the folder cannot be read or written now.
+
         """
         removed = []
         with _mapped(self._folder, "cleaned"):

@@ -60,6 +60,7 @@ class Database:
         Raises:
             StoreUnavailable: nothing was written; the same call may be made again.
             Damaged: the file is not a database any more.
+
         """
         with self._one_writer, self._mapped(), self._engine.connect() as connection:
             connection.execution_options(foreshock_writes=True)

@@ -46,6 +46,7 @@ class History:
             DatabaseTooNew: a newer Foreshock wrote it.
             Damaged: it is no database.
             UserError: the URL names none.
+
         """
         self._database = Database(url, migrations=migrations, busy_timeout_s=busy_timeout_s)
 
@@ -69,6 +70,7 @@ class History:
             StoreUnavailable: nothing was written; try again, and publish nothing meanwhile.
             Damaged: the file is not a database any more.
             ValueError: an outbox row names an incident that is neither stored nor among the changes.
+
         """
         with self._database.writing() as connection:
             for namespace, name in changes.deleted_detectors:

@@ -128,6 +128,7 @@ def prepare(connection: Connection, migrations: tuple[Migration, ...] = MIGRATIO
     Raises:
         DatabaseTooNew: a newer Foreshock wrote it.
         Damaged: there are tables, and no version that says what they are.
+
     """
     current = 1 + len(migrations)
     present = set(inspect(connection).get_table_names())

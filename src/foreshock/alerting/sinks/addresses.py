@@ -17,7 +17,7 @@ _METADATA = (
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
-class AddressRefused(OSError):  # noqa: N818 - named like its siblings SinkRejected and QueryRejected
+class AddressRefused(OSError):
     """A name led to an address that this sink may not connect to; aiohttp passes an OSError of its resolver on."""
 
 

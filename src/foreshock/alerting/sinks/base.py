@@ -39,6 +39,7 @@ class Sink(Protocol):
         Raises:
             SinkUnavailable: it may be taken later, and not before `retry_after_s` where that is set.
             SinkRejected: this event will never be taken.
+
         """
         ...
 

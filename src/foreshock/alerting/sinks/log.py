@@ -32,6 +32,7 @@ class LogSink:
 
         Raises:
             SinkUnavailable: the stream is closed, broken or full.
+
         """
         line = one_line(event, ascii_only=True) + "\n"
         async with self._one_at_a_time:  # in a thread, because a pipe whose reader sleeps blocks the writer

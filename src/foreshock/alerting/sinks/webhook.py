@@ -88,6 +88,7 @@ class WebhookSink:
         Raises:
             SinkUnavailable: try again, after `retry_after_s` where the receiver said so.
             SinkRejected: the receiver refuses it (3xx, other 4xx).
+
         """
         body = one_line(event, ascii_only=False).encode()
         headers = {"Content-Type": "application/cloudevents+json; charset=utf-8", "Idempotency-Key": event_id}
