@@ -9,17 +9,16 @@ import asyncio
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from foreshock.app.settings import Settings
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import format_duration
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries, UserError
+from foreshock.core.errors import ForeshockError, NotEnoughHistory, QueryRejected, TooManySeries, UserError
 from foreshock.core.frame import Array, Frame
 from foreshock.engine.schedule import phase_s
 from foreshock.lifecycle.replay import Replay, replay
@@ -101,13 +100,12 @@ def backtest(
     sound = [case for case in cases if isinstance(case, _Case)]
     asyncio.run(_fetch(sound, progress))
     played = _replay_all(sound, settings.cluster, progress)
-    place = {id(case): at for at, case in enumerate(sound)}
-    return tuple(
-        _finished(case, played.get(place[id(case)], [])) if isinstance(case, _Case) else case for case in cases
-    )
+    return tuple(_finished(case, played[id(case)]) if isinstance(case, _Case) else case for case in cases)
 
 
-def _case(manifest: AnomalyDetector, settings: Settings, period: Period, now_s: float, datasource: str | None) -> _Case:
+def _case(
+    manifest: AnomalyDetector, settings: Settings, period: Period, now_s: float, datasource: str | None
+) -> _Case:
     """The grid of a detector: the instants that production would judge, and the training window before them."""
     spec, name = manifest.spec, manifest.subject.detector
     try:
@@ -148,29 +146,18 @@ async def _fetch(cases: Sequence[_Case], progress: Progress) -> None:
     done, total = 0, sum(map(len, jobs.values()))
     sources = {case.datasource.name: case.datasource for case in cases}
 
-    async def one(
-        client: PrometheusClient, places: asyncio.Semaphore, shared: SharedQuery, asks: list[tuple[_Case, int]]
-    ) -> None:
+    async def one(client: PrometheusClient, shared: SharedQuery, asks: list[tuple[_Case, int]]) -> None:
         nonlocal done
-        async with places:
-            await _answer(client, shared, asks)
+        await _answer(client, shared, asks)
         done += 1
         progress("Asking Prometheus", done, total)
 
-    async def of_source(source: Datasource) -> None:
-        async with PrometheusClient(source) as client:
-            try:
-                await client.ready()
-            except PrometheusUnavailable as error:  # once, and not once a query
-                for case in cases:
-                    if case.datasource is source:
-                        case.fail(error)
-                return
-            places = asyncio.Semaphore(source.concurrency)  # the client's time-outs count waiting for its own places
-            await asyncio.gather(*(one(client, places, *job) for job in jobs[source.name]))
+    async def of_source(name: str) -> None:
+        async with PrometheusClient(sources[name]) as client:
+            await asyncio.gather(*(one(client, *job) for job in jobs[name]))
 
     progress("Asking Prometheus", 0, total)
-    await asyncio.gather(*(of_source(source) for source in sources.values()))
+    await asyncio.gather(*(of_source(name) for name in jobs))
 
 
 async def _answer(client: PrometheusClient, shared: SharedQuery, asks: Sequence[tuple[_Case, int]]) -> None:
@@ -189,8 +176,7 @@ async def _answer(client: PrometheusClient, shared: SharedQuery, asks: Sequence[
                 await _answer(client, alone, asks)
             return
         for case, metric in members:
-            named = f"{case.name}: {case.spec.named_metrics[metric].name}: {error}"
-            case.fail(error if isinstance(error, PrometheusUnavailable) else type(error)(named))
+            case.fail(type(error)(f"{case.name}: {case.spec.named_metrics[metric].name}: {error}"))
         return
     _hand_out(matrix, shared, asks)
 
@@ -222,7 +208,6 @@ def _take(case: _Case, metric: int, series: Sequence[tuple[dict[str, str], Array
 
     Raises:
         TooManySeries: two of them belong to one group, or there are more groups than `max_groups`.
-
     """
     spec, named = case.spec, case.spec.named_metrics[metric].name
     labels_of: dict[Group, dict[str, str]] = {}
@@ -262,68 +247,58 @@ def _written(labels: Mapping[str, str]) -> str:
 # --- replaying ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """One group of one detector, with everything that its replay needs and nothing else: it may go to a process."""
-
-    case: int
-    manifest: AnomalyDetector
-    frame: Frame
-    first_s: int
-    group: Group
-    n_groups: int
-    cluster: str
-
-    def run(self, progress: Callable[[float], None] = lambda _: None) -> Replay:
-        return replay(
-            self.manifest, self.frame, self.first_s, group=self.group, n_groups=self.n_groups, cluster=self.cluster,
-            progress=progress,
-        )  # fmt: skip
-
-
 def _replay_all(cases: Sequence[_Case], cluster: str, progress: Progress) -> dict[int, list[Replay]]:
-    """The replays of each case by its place, a group each in the order of their labels."""
-    jobs = [job for at, case in enumerate(cases) if not case.failure for job in _jobs(at, case, cluster)]
-    played: dict[int, list[Replay]] = defaultdict(list)
-    progress("Replaying", 0, len(jobs))
-    run = _in_processes if len(jobs) > IN_PROCESS else _here
-    for job, one in zip(jobs, run(jobs, progress), strict=True):
-        played[job.case].append(one)
+    """The replays of each case by its id, a group each; in processes of their own where there are many."""
+    played: dict[int, list[Replay]] = {id(case): [] for case in cases}
+    groups = [(case, group, _frame(case, group)) for case in cases if not case.failure for group in _groups(case)]
+    total = len(groups)
+    progress("Replaying", 0, total)
+    if total > IN_PROCESS:
+        for at, one in _in_processes(groups, cluster, progress):
+            played[id(groups[at][0])].append(one)
+        return played
+    for done, (case, group, frame) in enumerate(groups):
+
+        def tell(share: float, done: int = done) -> None:
+            progress("Replaying", done + share, total)
+
+        played[id(case)].append(
+            replay(
+                case.manifest, frame, case.first_s, group=group, n_groups=len(_groups(case)), cluster=cluster,
+                progress=tell,
+            )
+        )  # fmt: skip
     return played
 
 
-def _jobs(at: int, case: _Case, cluster: str) -> Iterator[_Job]:
-    """A job for each group; one that nothing was measured of where there is none."""
-    groups = sorted(case.series) or [()]
-    metrics = tuple(metric.name for metric in case.spec.named_metrics)
-    for group in groups:
-        values = np.full(((case.end_s - case.start_s) // case.spec.step + 1, len(metrics)), np.nan)
-        for metric, series in case.series.pop(group, {}).items():
-            values[:, metric] = series
-        frame = Frame(case.start_s, case.spec.step, metrics, values)
-        yield _Job(at, case.manifest, frame, case.first_s, group, len(groups), cluster)
-
-
-def _here(jobs: Sequence[_Job], progress: Progress) -> Iterator[Replay]:
-    for done, job in enumerate(jobs):
-        yield job.run(partial(_tell, progress, done, len(jobs)))
-
-
-def _tell(progress: Progress, done: int, total: int, share: float) -> None:
-    progress("Replaying", done + share, total)
-
-
-def _in_processes(jobs: Sequence[_Job], progress: Progress) -> Iterator[Replay]:
+def _in_processes(
+    groups: Sequence[tuple[_Case, Group, Frame]], cluster: str, progress: Progress
+) -> Iterable[tuple[int, Replay]]:
+    n_processes = min(len(os.sched_getaffinity(0)), len(groups))
     # spawn: a fork would share the event loop's threads and numba's locks
-    with ProcessPoolExecutor(_n_processes(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(job.run) for job in jobs]
+    with ProcessPoolExecutor(n_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [
+            pool.submit(
+                replay, case.manifest, frame, case.first_s, group=group, n_groups=len(_groups(case)), cluster=cluster
+            )
+            for case, group, frame in groups
+        ]
         for done, _ in enumerate(as_completed(futures), start=1):
-            progress("Replaying", done, len(jobs))
-        yield from (future.result() for future in futures)
+            progress("Replaying", done, len(groups))
+    return [(at, future.result()) for at, future in enumerate(futures)]
 
 
-def _n_processes() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _groups(case: _Case) -> list[Group]:
+    """The groups in the order of their labels; one that nothing was measured of where there is none."""
+    return sorted(case.series) or [()]
+
+
+def _frame(case: _Case, group: Group) -> Frame:
+    metrics = tuple(metric.name for metric in case.spec.named_metrics)
+    values = np.full(((case.end_s - case.start_s) // case.spec.step + 1, len(metrics)), np.nan)
+    for metric, series in case.series.pop(group, {}).items():
+        values[:, metric] = series
+    return Frame(case.start_s, case.spec.step, metrics, values)
 
 
 def _finished(case: _Case, replays: Sequence[Replay]) -> Backtest:
@@ -339,7 +314,9 @@ def _finished(case: _Case, replays: Sequence[Replay]) -> Backtest:
 def _untrained(case: _Case, one: Replay) -> str:
     warm_up = format_duration(case.spec.training.warm_up)
     measured_s = int(np.isfinite(one.frame.values).any(axis=1).sum()) * one.frame.step_s
-    return (
-        f"{one.subject}: training.warm_up asks for {warm_up} of history and Prometheus holds "
-        f"{format_duration(measured_s)}; choose a later --from, or shorten training.warm_up."
+    return str(
+        NotEnoughHistory(
+            f"{one.subject}: training.warm_up asks for {warm_up} of history and Prometheus holds "
+            f"{format_duration(measured_s)} of it; choose a later --from, or shorten training.warm_up."
+        )
     )

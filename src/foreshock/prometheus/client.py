@@ -126,7 +126,6 @@ class PrometheusClient:
             PrometheusUnavailable: it is away, slow, overloaded, or answers with something else.
             QueryRejected: the query is wrong, in Prometheus' own words.
             TooManySeries: the answer at a single instant is larger than `max_body_bytes`.
-
         """
         ends_at_s = self._ends_at_s(deadline_s)
         waiting = list(reversed(split(query)))
@@ -148,7 +147,6 @@ class PrometheusClient:
 
         Raises:
             PrometheusUnavailable, QueryRejected, TooManySeries: as `range`.
-
         """
         try:
             answer = await self._ask("query", query.form, self._ends_at_s(deadline_s))
@@ -161,7 +159,6 @@ class PrometheusClient:
 
         Raises:
             PrometheusUnavailable: as `range`.
-
         """
         try:
             answer = await self._ask("query", now_form, self._ends_at_s(deadline_s))
@@ -174,7 +171,6 @@ class PrometheusClient:
 
         Raises:
             PrometheusUnavailable: as `range`.
-
         """
         await self.now_s(deadline_s=deadline_s)
 

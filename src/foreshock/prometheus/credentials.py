@@ -52,7 +52,6 @@ class Credentials:
 
         Raises:
             PrometheusUnavailable: a secret's file cannot be read right now.
-
         """
         headers = {}
         if (authorization := self._authorization()) is not None:
@@ -66,7 +65,6 @@ class Credentials:
 
         Raises:
             PrometheusUnavailable: a certificate's file cannot be read or is none.
-
         """
         if (tls := self._datasource.tls) is None:
             return True

@@ -71,7 +71,6 @@ def backfill(data_folder: Path, *openmetrics_files: Path) -> None:
 
     Raises:
         LocalServerError: promtool is missing, refuses a file, or takes longer than ten minutes for one.
-
     """
     create_blocks = [_binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", _BLOCK_DURATION]
     data_folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,6 @@ def start(
 
     Raises:
         LocalServerError: Prometheus is missing or does not come up.
-
     """
     prometheus = _binary("prometheus")
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +126,6 @@ def running(
 
     Raises:
         LocalServerError: as `start`.
-
     """
     server = start(folder, config_text=config_text, rules_text=rules_text, arguments=arguments)
     try:

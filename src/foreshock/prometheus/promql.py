@@ -33,7 +33,6 @@ def check_query(query: str) -> None:
 
     Raises:
         QueryRejected: it is no PromQL, or yields a range vector or a string, or is beyond every reasonable size.
-
     """
     kind = _kind(parse(query))
     if kind == ast.ValueType.Matrix:
@@ -47,7 +46,6 @@ def parse(query: str) -> ast.Expr:
 
     Raises:
         QueryRejected: it is no PromQL, or is beyond every reasonable size.
-
     """
     if len(query) > MAX_QUERY_LENGTH:
         raise QueryRejected(f"the query has {len(query)} characters; {MAX_QUERY_LENGTH} are allowed")

@@ -40,7 +40,6 @@ class RangeQuery:
 
         Raises:
             ValueError: there is no such instant.
-
         """
         return cls(query, int(-(-from_s // step_s)) * step_s, int(to_s // step_s) * step_s, step_s)
 

@@ -62,7 +62,6 @@ class Matrix:
 
         Raises:
             PrometheusUnavailable: they are no text after all, for example not in UTF-8.
-
         """
         raw = self.raw_labels(series)
         try:
@@ -80,7 +79,6 @@ def read_matrix(body: bytes, query: RangeQuery) -> Matrix:
         PrometheusUnavailable: the body is no answer of Prometheus (HTML, truncated), or names a series or a time twice.
         QueryRejected: the query returns native histograms, or something other than an instant vector or a scalar.
         TooManySeries: series times instants exceed `MAX_CELLS`.
-
     """
     return _read(body, query.start_s, query.step_s, query.n_times, {"matrix"})
 
@@ -90,7 +88,6 @@ def read_vector(body: bytes, query: InstantQuery) -> Matrix:
 
     Raises:
         PrometheusUnavailable, QueryRejected, TooManySeries: as `read_matrix`.
-
     """
     return _read(body, query.at_s, 1, 1, {"vector", "scalar"})
 
@@ -105,7 +102,6 @@ def read_scalar(body: bytes) -> float:
 
     Raises:
         PrometheusUnavailable: the answer is no scalar.
-
     """
     match = _RESULT.search(body, 0, MAX_HEAD_BYTES)
     scalar = _SCALAR.match(body, match.end()) if match else None
@@ -132,7 +128,6 @@ def join(pieces: Sequence[Matrix]) -> Matrix:
     Raises:
         ValueError: the pieces do not follow each other on one grid.
         TooManySeries: series times instants exceed `MAX_CELLS`.
-
     """
     first = pieces[0]
     if len(pieces) == 1:
