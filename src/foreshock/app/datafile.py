@@ -22,6 +22,7 @@ from foreshock.manifests.fields import Budget
 _NEVER_METRICS = ("timestamp", "is_anomaly")
 _MOST_CELLS = 500_000_000
 _WINDOW_S = 28 * 86_400
+_BUDGET = Budget(1, 7 * 86_400)
 _GRID_FACTOR = 4  # a grid that much longer than the table is mostly holes: then rows are counted instead
 
 
@@ -33,7 +34,7 @@ class FileOptions:
     step_s: int | None = None
     window_s: int | None = None
     algorithm: str = "ensemble"
-    budget: Budget = Budget(1, 7 * 86_400)
+    budget: Budget = _BUDGET
     ignore: tuple[str, ...] = ()
     adapt: bool = True
 

@@ -18,7 +18,7 @@ from foreshock.features.robust import median_of_columns
 HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
-_CAUTION = 0.5  # aim for half of the budget: the budget is what a user accepts, not what is owed
+_CAUTION = 0.33  # aim for a third of the budget: the budget is what a user accepts, not what is owed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,11 @@ def _incidents(maxima: Array) -> Array:
 
 
 def tail_threshold(maxima: Array, false_alarms_per_s: float) -> Array:
-    """The score that incidents exceed at half of the given rate: (...) from the hourly maxima (n_hours, ...).
+    """The score that incidents exceed at a third of the given rate: (...) from the hourly maxima (n_hours, ...).
 
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
-    is the median excess: half of the incidents in the history may be real without moving it far.
+    is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
+    history asks for more distance.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -87,7 +88,9 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float) -> Array:
     median_excess = np.nan_to_num(median_of_columns(above))
     per_hour = false_alarms_per_s * HOUR_S * _CAUTION
     share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
-    scale = median_excess * _SHAPE / (2.0**_SHAPE - 1.0)
+    # the standard error of a scale that is read from the median of n exponential excesses is 1 / (ln 2 sqrt(n)) of it
+    unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
+    scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
     return np.asarray((body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
 
 

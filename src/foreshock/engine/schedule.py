@@ -1,4 +1,4 @@
-"""When each detector is due: the phase of its grid depends on its query, so that all who share one are due at once. Pure."""
+"""When each detector is due: its query decides the phase, so that all who share one are due at once. Pure."""
 
 from __future__ import annotations
 
