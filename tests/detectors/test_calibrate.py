@@ -1,0 +1,43 @@
+"""1.0 spends the budget: counted on noise that the calibration has not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from foreshock.detectors.calibrate import calibrate, hourly_maxima
+
+STEP_S = 300
+
+
+def _incidents(anomalous: np.ndarray) -> int:
+    rows = np.flatnonzero(anomalous)
+    return 0 if not len(rows) else 1 + int((np.diff(rows) > 3600 // STEP_S).sum())
+
+
+@pytest.mark.parametrize("tail", ["gaussian", "exponential"])
+def test_the_budget_is_kept_on_later_noise(tail: str) -> None:
+    """Over twenty histories of four weeks and twenty later ones, at most the budget of one a week is spent."""
+    random = np.random.default_rng(5)
+    draw = random.normal if tail == "gaussian" else lambda _a, _b, size: random.exponential(1.0, size)
+    per_week, found = 7 * 86_400 // STEP_S, 0
+    for _ in range(20):
+        scores = draw(0.0, 1.0, 8 * per_week)
+        calibration = calibrate(scores[: 4 * per_week], STEP_S, 1 / 604_800)
+        found += _incidents(calibration(scores[4 * per_week :]) >= 1.0)
+    assert found <= 20 * 4
+
+
+def test_a_day_of_trouble_in_the_history_hardly_moves_the_threshold() -> None:
+    random = np.random.default_rng(6)
+    scores = random.normal(0, 1, 28 * 288)
+    troubled = scores.copy()
+    troubled[2000:2288] += 50.0
+    quiet, loud = (calibrate(each, STEP_S, 1 / 604_800).threshold for each in (scores, troubled))
+    assert float(loud) < 1.25 * float(quiet)
+
+
+def test_hours_without_any_score_are_left_out() -> None:
+    scores = np.full(36, np.nan)
+    scores[12:24] = 3.0
+    np.testing.assert_array_equal(hourly_maxima(scores, STEP_S), [3.0])
