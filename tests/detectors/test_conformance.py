@@ -1,8 +1,6 @@
-"""Every detector keeps one contract: polarity, growth, honesty about ignorance, units, order, seeds, artifacts, fleets."""
+"""Every detector keeps one contract: polarity, growth, honesty about ignorance, units, order, seeds, fleets."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -44,9 +42,9 @@ def _score(model: Model, values: Array, names: tuple[str, ...] = NAMES) -> float
 
 
 @pytest.fixture(scope="module", params=sorted(ALGORITHMS))
-def trained(request: pytest.FixtureRequest) -> Iterator[tuple[str, Model, Array]]:
+def trained(request: pytest.FixtureRequest) -> tuple[str, Model, Array]:
     values = _history()
-    yield request.param, _train(request.param, values), values
+    return request.param, _train(request.param, values), values
 
 
 def _moved(values: Array, by: float, metric: int = 0, rows: int = 6) -> Array:

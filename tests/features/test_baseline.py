@@ -14,7 +14,7 @@ DAY_S, STEP_S = 86_400, 300
 MONDAY_S = 1_767_571_200  # 2026-01-05T00:00:00Z
 
 
-def _frame(days: int, *columns: Array) -> Frame:
+def _frame(*columns: Array) -> Frame:
     return Frame(MONDAY_S, STEP_S, tuple(f"m{k}" for k in range(len(columns))), np.column_stack(columns))
 
 
@@ -34,7 +34,7 @@ def test_a_daily_shape_is_expected_again() -> None:
     values = 100 + 30 * np.sin(2 * np.pi * times / DAY_S) + random.normal(0, 1, times.size)
     per_day = DAY_S // STEP_S
     history = Frame(MONDAY_S, STEP_S, ("m0",), values[: 8 * per_day, None])
-    expected, usual = _fit(history).expect(_frame(9, values).rows(8 * per_day, 9 * per_day))
+    expected, usual = _fit(history).expect(_frame(values).rows(8 * per_day, 9 * per_day))
     assert np.abs(expected[:, 0] - values[8 * per_day :]).mean() < 2.0
     assert 0.4 < np.median(usual) < 2.5
 
@@ -48,8 +48,8 @@ def test_one_odd_day_teaches_nothing_and_a_nightly_job_does() -> None:
     nightly = base + 40 * at_three
     once = base + 40 * (at_three & (times < MONDAY_S + DAY_S))
     day = Frame(MONDAY_S + 8 * DAY_S, STEP_S, ("m0",), np.full((DAY_S // STEP_S, 1), np.nan))
-    seen = _fit(_frame(8, nightly)).expect(day)[0][39, 0]
-    unseen = _fit(_frame(8, once)).expect(day)[0][39, 0]
+    seen = _fit(_frame(nightly)).expect(day)[0][39, 0]
+    unseen = _fit(_frame(once)).expect(day)[0][39, 0]
     assert seen == pytest.approx(90, abs=4)
     assert unseen == pytest.approx(50, abs=4)
 
@@ -58,8 +58,8 @@ def test_growth_is_expected_where_the_whole_history_had_it() -> None:
     """Steady growth goes on; a step in the middle of the history is no growth."""
     random = np.random.default_rng(3)
     days = np.arange(_times(10).size) * STEP_S / DAY_S
-    steady = _fit(_frame(10, 100 + 5 * days + random.normal(0, 1, days.size)))
-    step = _fit(_frame(10, 100 + 30 * (days > 5) + random.normal(0, 1, days.size)))
+    steady = _fit(_frame(100 + 5 * days + random.normal(0, 1, days.size)))
+    step = _fit(_frame(100 + 30 * (days > 5) + random.normal(0, 1, days.size)))
     assert steady.slope[0] * DAY_S == pytest.approx(5, rel=0.1)
     assert step.slope[0] == 0
 
@@ -70,7 +70,7 @@ def test_health_follows_the_load_beyond_what_was_seen() -> None:
     times = _times(8)
     load = 500 + 300 * np.sin(2 * np.pi * times / DAY_S) + random.normal(0, 10, times.size)
     latency = 0.1 + 1e-4 * load + random.normal(0, 0.002, times.size)
-    baseline = _fit(_frame(8, load, latency), loads=(0,))
+    baseline = _fit(_frame(load, latency), loads=(0,))
     rush = Frame(MONDAY_S + 8 * DAY_S, STEP_S, ("m0", "m1"), np.array([[1500.0, np.nan], [500.0, np.nan]]))
     expected, usual = baseline.expect(rush)
     assert expected[0, 1] == pytest.approx(0.25, abs=0.01)

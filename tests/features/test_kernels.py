@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def _reference(values: Array, row: int) -> dict[str, float] | None:
     """The raw statistics and two of the deviations of one window, as the design says them, in plain numpy."""
     past = values[: row + 1].copy()
     known = np.flatnonzero(np.isfinite(past))
-    for left, right in zip(known[:-1], known[1:], strict=True):
+    for left, right in itertools.pairwise(known):
         if 1 < right - left <= GAP_STEPS + 1:
             past[left : right + 1] = np.interp(np.arange(left, right + 1), [left, right], [past[left], past[right]])
     window = past[max(0, row - WINDOW + 1) :]
