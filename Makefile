@@ -45,7 +45,7 @@ unit: ## the tests alone; ARGS='tests/manifests -k cron' picks some
 bench: ## performance beside the plain pipeline and the peers, on a real Prometheus
 	@$(SETUP)/debian prometheus:prometheus c++:g++ file=/usr/include/python3.11/Python.h:libpython3.11-dev
 	@$(SETUP)/python bench
-	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.main
 
 lock: ## resolve requirements.lock again; releases wait a week before they are taken
 	@$(SETUP)/lock

@@ -21,9 +21,9 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pandas as pd
+from bench.forest import Row
 from sklearn.ensemble import IsolationForest
 
-from bench.forest import Row
 from foreshock.app.runner import watch_of
 from foreshock.core.frame import Frame, as_samples
 from foreshock.engine.cohort import Cohort, Revision

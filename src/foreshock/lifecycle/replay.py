@@ -22,6 +22,8 @@ from foreshock.engine.facts import facts_of, without_thin_metrics
 from foreshock.lifecycle.train import rules_of, train_revision
 from foreshock.manifests.detector import AnomalyDetector, DetectorSpec
 
+RETRY_S = 3_600  # while there is no model: how often to see whether the history is long enough by now
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -79,10 +81,14 @@ def replay(
     first = int(np.searchsorted(frame.times_s, train_until_s))
     stretch = _Stretch(spec, subject, frame, first, n_groups)
     every = max(1, spec.training.retrain_interval // spec.step) if adapt else frame.n_times
-    for at in range(first, frame.n_times, every):
+    at = first
+    while at < frame.n_times:
         stretch.train(at)
-        stretch.judge(at, min(frame.n_times, at + every))
-        progress((min(frame.n_times, at + every) - first) / max(1, frame.n_times - first))
+        soon = every if stretch.model else max(1, min(every, RETRY_S // spec.step))
+        until = min(frame.n_times, at + soon)
+        stretch.judge(at, until)
+        progress((until - first) / max(1, frame.n_times - first))
+        at = until
     return stretch.alerts(cluster=cluster, throttled=throttled)
 
 
@@ -134,8 +140,8 @@ class _Stretch:
         spec, times_s = self.spec, self.frame.times_s[self.first :]
         policy = AlertPolicy(spec.alert_severity, spec.pending_for, spec.keep_firing_for, spec.interval)
         decisions = Decisions(self.codes, self.scores.copy())
-        every = max(1, spec.interval // spec.step)
-        grid = times_s // spec.interval
+        every = -(-spec.interval // spec.step)  # windows end on the step, as in production
+        grid = times_s // (every * spec.step)
         forced = grid % spec.throttle.force_every == 0
         judgements: list[Judgement] = []
         transitions: list[Transition] = []
