@@ -230,7 +230,7 @@ def _training_frame(number: int, end_s: int) -> Frame:
 
 
 def _plain_training(frame: Frame) -> np.ndarray:
-    values = pd.Series(frame.values[:, 0])
+    values = pd.Series(frame.values[:, 0])  # noqa: PD011 - a frame of ours, not of pandas
     windows, quantile = values.rolling(WINDOW_STEPS), values.rolling(WINDOW_STEPS).quantile
     columns: list[Callable[[], pd.Series]] = [
         windows.mean, windows.std, values.diff().rolling(WINDOW_STEPS - 1).mean, windows.min, windows.max,

@@ -1,4 +1,4 @@
-"""Print every figure of the benchmark in one table: a fleet's cycle beside the plain pipeline, the forest beside its peers.
+"""Print every figure of the benchmark in one table: a fleet beside the plain pipeline, the forest beside its peers.
 
 python -m bench.main
 """

@@ -1,4 +1,4 @@
-"""`foreshock backtest FILE.parquet`: exactly the rows after the training ones, causal, and one sentence for bad files."""
+"""`foreshock backtest FILE.parquet`: exactly the later rows, causal, and one sentence for bad files."""
 
 from __future__ import annotations
 

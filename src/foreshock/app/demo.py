@@ -32,6 +32,7 @@ from foreshock.prometheus.settings import Datasource
 MANIFESTS = Path(__file__).parent / "shop_manifests"  # the two manifests of examples/, kept equal by a test
 CAUSE = "pool_wait"
 _LIVE_WITHIN_S = 150.0
+_LIVE_CYCLES = 2
 _FIRST_HOUR_S = 3_600
 
 
@@ -158,8 +159,13 @@ async def _live(
     settings = load_settings(None, {}, overrides)
     judged = asyncio.get_running_loop().create_future()
 
+    n_judged = 0
+
     def heard(summary: Summary) -> None:
-        if summary.verdicts["normal"] + summary.verdicts["anomalous"] and not judged.done():
+        nonlocal n_judged
+        n_judged += bool(summary.verdicts["normal"] + summary.verdicts["anomalous"])
+        # the first window may have ended before the fault was switched on
+        if (summary.verdicts["anomalous"] or n_judged == _LIVE_CYCLES) and not judged.done():
             judged.set_result(summary)
 
     events = (folder / "events.jsonl").open("w", encoding="utf-8")

@@ -132,7 +132,9 @@ def shares(decisions: Decisions, facts: Facts, contributions: Array) -> Array:
     always = np.broadcast_to(facts.usual_availability >= ALWAYS_THERE, facts.availability.shape)
     blamed = np.where((decisions.codes == code_of(Cause.ABSENT))[:, None], always * facts.gap_steps, contributions)
     blamed = np.where((decisions.codes == code_of(Cause.OUT_OF_RANGE))[:, None], facts.out_of_range * 1.0, blamed)
-    return np.asarray(blamed / np.maximum(blamed.sum(axis=1, keepdims=True), 1e-12))
+    total = blamed.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # where nothing is unusual, nobody is more to blame
+        return np.where(total > 0.0, blamed / total, 1.0 / blamed.shape[1])
 
 
 def judgement(

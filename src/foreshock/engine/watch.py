@@ -79,13 +79,6 @@ class Watch:
         oldest = at_s - (self.schema.context_steps - 1) * self.schema.step_s
         return oldest if self.filled_to_s is None else max(oldest, self.filled_to_s + self.schema.step_s)
 
-    def advance(self, at_s: int) -> None:
-        """Make room in the rings up to an instant."""
-        self.judged_at_s = at_s
-        rows = self.rows
-        if len(rows):
-            self.cohort.advance(rows, at_s)
-
     def filled(self, at_s: int) -> None:
         """The rings hold all there is up to an instant."""
         self.filled_to_s = at_s
