@@ -134,7 +134,7 @@ def shares(decisions: Decisions, facts: Facts, contributions: Array) -> Array:
     blamed = np.where((decisions.codes == code_of(Cause.OUT_OF_RANGE))[:, None], facts.out_of_range * 1.0, blamed)
     total = blamed.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):  # where nothing is unusual, nobody is more to blame
-        return np.where(total > 0.0, blamed / total, 1.0 / blamed.shape[1])
+        return np.asarray(np.where(total > 0.0, blamed / total, 1.0 / blamed.shape[1]))
 
 
 def judgement(
