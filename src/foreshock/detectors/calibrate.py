@@ -18,6 +18,7 @@ from foreshock.features.robust import median_of_columns
 HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
+LEAST_THRESHOLD = 0.5
 _CAUTION = 0.33  # aim for a third of the budget: the budget is what a user accepts, not what is owed
 
 
@@ -99,4 +100,5 @@ def calibrate(raw: Array, step_s: int, false_alarms_per_s: float) -> Calibration
     seen = raw[np.isfinite(raw)]
     middle = float(np.median(seen)) if len(seen) else 0.0
     threshold = float(tail_threshold(hourly_maxima(raw, step_s), false_alarms_per_s)) if len(seen) else 1.0
-    return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle)))
+    # where nothing ever counted there is no tail to read: half of a channel's own unit is then the least
+    return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))
