@@ -72,3 +72,9 @@ def test_set_up_scripts_are_sound_bash_that_stops_at_the_first_error(script: Pat
     assert "set -euo pipefail" in script.read_text()
     assert script.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("name", ["checkout.yaml", "payment-service-monitor.yaml"])
+def test_the_demo_applies_the_manifests_of_the_examples(name: str) -> None:
+    """The package carries its own copies, so that an installed `foreshock demo` works: they are equal to the letter."""
+    assert (ROOT / "src/foreshock/app/shop_manifests" / name).read_text() == (ROOT / "examples" / name).read_text()
