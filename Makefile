@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts unit bench lock clean
+.PHONY: help demo test lint types contracts unit bench quality lock clean
 
 BIN := .venv/bin
 SETUP := tools/setup
@@ -46,6 +46,13 @@ bench: ## performance beside the plain pipeline and the peers, on a real Prometh
 	@$(SETUP)/debian prometheus:prometheus c++:g++ file=/usr/include/python3.11/Python.h:libpython3.11-dev
 	@$(SETUP)/python bench
 	@$(BIN)/python -m bench.main
+	@echo "How well it detects, beside the peers, is measured by: make quality DATA=folder"
+
+# DATA is a folder of labelled datasets (docs/quality.md says which); ARGS='--datasets d2,asd --modes adapt' runs a part.
+quality: ## detection on labelled data beside the peers; DATA=folder, OUT=build/quality
+	@test -n "$(DATA)" || { echo "quality: name the folder of the labelled data: make quality DATA=folder" >&2; exit 2; }
+	@$(SETUP)/python quality
+	@$(BIN)/python -m bench.quality --data "$(DATA)" --out "$(or $(OUT),build/quality)" $(ARGS)
 
 lock: ## resolve requirements.lock again; releases wait a week before they are taken
 	@$(SETUP)/lock

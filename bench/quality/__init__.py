@@ -1,0 +1,1 @@
+"""How well anomalies are found, on labelled data from public sources, beside peers in the same run."""

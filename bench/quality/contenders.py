@@ -1,0 +1,56 @@
+"""All rows of the table, by name, and the code that each of them rests on."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bench.quality import ours, store
+from bench.quality.detector import Contender
+
+_HERE = Path(__file__).parent
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyod", "river", "prophet")
+
+
+class NoSuchDetector(Exception):
+    """A name that is no row of the table."""
+
+
+@cache
+def contenders() -> tuple[Contender, ...]:
+    """Ours first, then the peers."""
+    return ours.OURS
+
+
+def named(name: str) -> Contender:
+    """The detector of that name.
+
+    Raises:
+        NoSuchDetector: there is none.
+
+    """
+    for each in contenders():
+        if each.name == name:
+            return each
+    known = ", ".join(each.name for each in contenders())
+    raise NoSuchDetector(f"--detectors {name}: there is no such detector; there are {known}.")
+
+
+def code_digest(contender: Contender) -> str:
+    """Changes whenever the scores of this detector might."""
+    if isinstance(contender, ours.Ours):
+        return store.digest_of([*ours.source_files(), _HERE / "ours.py", _HERE / "cases.py"], contender.algorithm)
+    return store.digest_of([*sorted((_HERE / "peers").glob("*.py")), _HERE / "cases.py"], *map(_installed, _LIBRARIES))
+
+
+def measure_digest() -> str:
+    """Changes whenever the figures of the same scores might."""
+    return store.digest_of(_HERE / name for name in ("measure.py", "vus.py", "summary.py", "cases.py"))
+
+
+def _installed(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"{library} -"

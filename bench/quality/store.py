@@ -1,0 +1,113 @@
+"""The folder of results: the scores of every run in a file of its own, and one table of what they amount to.
+
+    OUT/scores/<dataset>/<case>/<detector>.<mode>.<budget>.parquet    score, anomalous; metadata: digest, seconds
+    OUT/results.parquet                                               a row a case x detector x mode x budget
+    OUT/report.html
+
+A score file whose digest is today's isn't computed again; the report can be made from the files alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bench.quality.detector import Budget, Mode
+from bench.quality.measure import Flags, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which run."""
+
+    dataset: str
+    case: str
+    detector: str
+    mode: Mode
+    budget: str
+
+    def path(self, out: Path) -> Path:
+        name = f"{self.detector.replace(':', '-')}.{self.mode}.{self.budget.replace('/', '-')}.parquet"
+        return out / "scores" / self.dataset / self.case / name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What a detector said of a case, or why it said nothing."""
+
+    digest: str
+    seconds: float
+    scores: Scores
+    refusal: str = ""
+
+    @property
+    def anomalous(self) -> Flags:
+        return np.asarray(np.nan_to_num(self.scores) >= 1.0)
+
+
+def digest_of(files: Iterable[Path], *words: str) -> str:
+    """Twelve hex digits of the contents of some files and of some words."""
+    total = hashlib.sha256()
+    for path in files:
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    for word in words:
+        total.update(hashlib.sha256(word.encode()).digest())
+    return total.hexdigest()[:12]
+
+
+def save(out: Path, key: Key, run: Run) -> None:
+    """Write a run, whole or not at all."""
+    table = pa.table({"score": pa.array(run.scores, pa.float64(), from_pandas=True), "anomalous": run.anomalous})
+    metadata = {"digest": run.digest, "seconds": f"{run.seconds:.3f}", "refusal": run.refusal}
+    _write(table.replace_schema_metadata(metadata), key.path(out))
+
+
+def load(out: Path, key: Key) -> Run | None:
+    """A run that was saved, or None."""
+    path = key.path(out)
+    if not path.is_file():
+        return None
+    table = pq.read_table(path)
+    said = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    scores = table.column("score").to_numpy().astype(np.float64)
+    return Run(said["digest"], float(said["seconds"]), scores, said["refusal"])
+
+
+def digest_in(out: Path, key: Key) -> str | None:
+    """The digest of the code that a saved run came from; reads no row."""
+    path = key.path(out)
+    if not path.is_file():
+        return None
+    return (pq.read_schema(path).metadata or {}).get(b"digest", b"").decode()
+
+
+def write_rows(out: Path, rows: list[dict[str, object]]) -> None:
+    """Write the table of results."""
+    _write(pa.Table.from_pylist(rows), out / "results.parquet")
+
+
+def read_rows(out: Path) -> list[dict[str, object]]:
+    """The table of results, empty where there is none yet."""
+    path = out / "results.parquet"
+    return pq.read_table(path).to_pylist() if path.is_file() else []
+
+
+def missing(out: Path, key: Key, budgets: Iterable[Budget], digest: str) -> list[Budget]:
+    """The budgets for which this run has not been made with this code."""
+    return [
+        budget
+        for budget in budgets
+        if digest_in(out, Key(key.dataset, key.case, key.detector, key.mode, budget.text)) != digest
+    ]
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)

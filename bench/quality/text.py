@@ -1,0 +1,80 @@
+"""The table as plain text, 80 columns wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from bench.quality.cases import DATASETS
+from bench.quality.summary import Honesty, Summary
+
+_TITLES = {dataset.name: dataset.title for dataset in DATASETS}
+HEAD = (
+    f"{'':<26}{'found':>7}{'recall':>7}{'oracle':>7}{'FA/wk':>6}"
+    f"{'time%':>6}{'delay':>6}{'p90':>5}{'AP':>5}{'VUS':>5}"
+)  # fmt: skip
+
+
+def table(rows: Sequence[Summary]) -> str:
+    """One block per dataset, budget and mode."""
+    lines: list[str] = []
+    for dataset, budget, mode in dict.fromkeys((row.dataset, row.budget, row.mode) for row in rows):
+        block = [row for row in rows if (row.dataset, row.budget, row.mode) == (dataset, budget, mode)]
+        lines += [f"{_TITLES[dataset]}, {mode}, budget {budget}: {scope(block)}", HEAD, *map(line, block), ""]
+    return "\n".join(lines)
+
+
+def scope(block: Sequence[Summary]) -> str:
+    """How many cases and segments the largest row of a block rests on."""
+    most = max(block, key=lambda row: row.cases)
+    return f"{most.cases} cases, {most.weeks:.1f} weeks"
+
+
+def line(row: Summary) -> str:
+    """One row, 80 columns at most."""
+    if not row.cases:
+        return f"{row.detector:<26} not run: {row.refusal}"[:80]
+    return (
+        f"{row.detector[:26]:<26}{f'{row.found}/{row.segments}':>7}{fraction(row.recall):>7}"
+        f"{fraction(row.oracle_recall):>7}{number(row.per_week, 1):>6}"
+        f"{number(100 * row.stray_share, 1):>6}{duration(row.delay_median_s):>6}{duration(row.delay_p90_s):>5}"
+        f"{fraction(row.average_precision):>5}{fraction(row.vus_pr):>5}"
+    )
+
+
+def honesty_table(rows: Iterable[Honesty]) -> str:
+    """The budgets, pooled per dataset."""
+    lines = [f"{'Budget honesty':<37}{'budget':>7}{'alarms':>8}{'allowed':>8}{'ratio':>7}{'90 %':>12}"]
+    for row in rows:
+        one = row.summary
+        name = f"{one.dataset} {one.detector} {one.mode}"
+        interval = f"{number(row.low, 1)}-{number(row.high, 1)}"
+        broken = "" if row.kept else " !"
+        lines.append(
+            f"{name[:36]:<37}{one.budget:>7}{one.false_alarms:>8}{number(row.allowed, 1):>8}"
+            f"{number(row.ratio, 1):>7}{interval:>10}{broken:<2}"
+        )
+    return "\n".join([*lines, "! the interval lies above twice the budget", ""])
+
+
+def number(value: float, digits: int) -> str:
+    """Fewer digits for large numbers, a dash for none."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{digits}f}"
+
+
+def fraction(value: float) -> str:
+    """Two digits without the zero in front: .43."""
+    text = number(value, 2)
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def duration(seconds: float) -> str:
+    """Minutes, hours or days."""
+    if not math.isfinite(seconds):
+        return "-"
+    minutes = seconds / 60
+    return (
+        f"{minutes:.0f}m" if minutes < 120 else f"{minutes / 60:.0f}h" if minutes < 2880 else f"{minutes / 1440:.0f}d"
+    )
