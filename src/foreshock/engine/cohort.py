@@ -46,6 +46,15 @@ class Judged:
     let_through: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Described:
+    """What a feature service says about some rows: the vectors and gaps that this process would have computed."""
+
+    rows: Rows
+    vectors: Array
+    gaps: Array
+
+
 class Cohort:
     """A growing table: row i is a subject, its last `context_steps` samples, and its model once it has one."""
 
@@ -106,8 +115,17 @@ class Cohort:
             place = np.arange(max(0, first), max(0, first) + length)
             self.ring[rows[:, None], place[None, :], metrics[:, None]] = blocks[:, skipped : skipped + length]
 
-    def judge(self, rows: Rows, forced: NDArray[np.bool_], degraded: NDArray[np.bool_]) -> Judged:
-        """Judge the last window of some rows; `forced` ones get the full model whatever the cheap check says."""
+    def judge(
+        self,
+        rows: Rows,
+        forced: NDArray[np.bool_],
+        degraded: NDArray[np.bool_],
+        described: Described | None = None,
+    ) -> Judged:
+        """Judge the last window of some rows; `forced` ones get the full model whatever the cheap check says.
+
+        Rows that were `described` elsewhere are not described again.
+        """
         n, n_metrics = len(rows), len(self.schema.metrics)
         vectors = np.full((n, n_metrics, len(STATISTICS)), np.nan)
         gaps = np.full((n, n_metrics), np.inf)
@@ -119,8 +137,15 @@ class Cohort:
         if fleet is not None and len(modelled):
             members = self._member_of_row[rows[modelled]]
             everyone = len(modelled) == len(self.subjects) and bool((rows[modelled] == np.arange(len(modelled))).all())
-            values = self.ring[: len(modelled)] if everyone else self.ring[rows[modelled]]
-            vectors[modelled], gaps[modelled] = fleet.vectors(values, self.ends_s[rows[modelled]], members)
+            rest = modelled
+            if described is not None:
+                rest = self._without(described, rows, modelled, vectors, gaps)
+            if len(rest):
+                whole = everyone and len(rest) == len(modelled)
+                values = self.ring[: len(rest)] if whole else self.ring[rows[rest]]
+                vectors[rest], gaps[rest] = fleet.vectors(
+                    values, self.ends_s[rows[rest]], self._member_of_row[rows[rest]]
+                )
             everyone &= len(modelled) == len(fleet)
             judged = without_thin_metrics(vectors[modelled])
             rules = fleet.rules if everyone else fleet.rules.take(members)
@@ -153,6 +178,17 @@ class Cohort:
         learning[modelled] = False
         decisions.codes[learning], decisions.scores[learning] = code_of(Ignorance.WARMING_UP), np.nan
         return Judged(rows, self.ends_s[rows], decisions, facts, vectors, asked, let_through)
+
+    def _without(
+        self, described: Described, rows: Rows, modelled: NDArray[np.int64], vectors: Array, gaps: Array
+    ) -> NDArray[np.int64]:
+        """Take over what was described elsewhere, and return the places of `modelled` that are left to do."""
+        place_of_row = np.full(len(self.subjects), -1)
+        place_of_row[described.rows] = np.arange(len(described.rows))
+        place = place_of_row[rows[modelled]]
+        done = place >= 0
+        vectors[modelled[done]], gaps[modelled[done]] = described.vectors[place[done]], described.gaps[place[done]]
+        return modelled[~done]
 
     def _block(self) -> Fleet | None:
         """The models of all rows that have one, packed when somebody came or learnt since the last time."""

@@ -18,7 +18,7 @@ from foreshock.engine.cohort import Cohort, Judged
 from foreshock.engine.decide import judgement, shares
 from foreshock.engine.evidence import evidence_of
 from foreshock.engine.facts import without_thin_metrics
-from foreshock.engine.gather import Failure, Gathered, Gatherer
+from foreshock.engine.gather import Failure, Gathered, Gathers
 from foreshock.engine.watch import Watch
 from foreshock.store.records import CycleChanges, Incident
 
@@ -40,6 +40,7 @@ class Summary:
     transitions: tuple[Transition, ...] = ()
     failures: Mapping[Watch, Failure] = field(default_factory=dict)
     scores: dict[Subject, float] = field(default_factory=dict)  # of subjects that are anomalous or were
+    extractor_away: str = ""  # why the configured feature service did not take part
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Cycle:
 
     def __init__(
         self,
-        gatherer: Gatherer,
+        gatherer: Gathers,
         ledger: Ledger,
         states: Mapping[Subject, AlertState],
         *,
@@ -80,7 +81,7 @@ class Cycle:
         )
         gathered = await self._gatherer.gather(due)
         blocks = self._judge(due, gathered)
-        summary = Summary(missed=missed, failures=gathered.failures)
+        summary = Summary(missed=missed, failures=gathered.failures, extractor_away=gathered.extractor_away)
         changes, states = self._decide(due, blocks, gathered, now_s, summary)
         if changes.states or changes.incidents or changes.outbox:
             await asyncio.to_thread(self._ledger.commit_cycle, changes)
@@ -104,7 +105,9 @@ class Cycle:
                     forced.append(due_in_full or self._is_open(cohort.subjects[row]))
                     degraded.append(watch in gathered.degraded)
             if rows:
-                block = cohort.judge(np.array(rows), np.array(forced), np.array(degraded))
+                block = cohort.judge(
+                    np.array(rows), np.array(forced), np.array(degraded), gathered.described.get(cohort)
+                )
                 blocks.append((block, owners))
         return blocks
 

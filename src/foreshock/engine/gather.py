@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
 from foreshock.core.verdicts import Ignorance
-from foreshock.engine.cohort import Cohort
+from foreshock.engine.cohort import Cohort, Described
 from foreshock.engine.groups import several
 from foreshock.engine.watch import Watch
 from foreshock.prometheus.requests import RangeQuery
@@ -48,10 +48,20 @@ class Failure:
 
 @dataclass(slots=True)
 class Gathered:
-    """What went wrong, by detector; everything else lies in the rings."""
+    """What went wrong, by detector; everything else lies in the rings, and some of it was described elsewhere."""
 
     failures: dict[Watch, Failure] = field(default_factory=dict)
     degraded: dict[Watch, str] = field(default_factory=dict)  # the datasource's own warning
+    described: dict[Cohort, Described] = field(default_factory=dict)
+    extractor_away: str = ""  # why a feature service that is configured did not take part
+
+
+class Gathers(Protocol):
+    """What a cycle gathers with: the engine's own `Gatherer`, or one that lets a feature service do it."""
+
+    async def gather(self, due: Sequence[tuple[Watch, int]]) -> Gathered: ...
+
+    def forget(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +115,7 @@ class Gatherer:
         for watch, at_s in due:
             key = (watch.schema.step_s, watch.missing_from_s(at_s), at_s)
             batches.setdefault(key, []).extend(Ask(watch, metric) for metric in range(len(watch.metrics)))
-        _advance(due)
+        advance_rings(due)
         jobs = [self._batch(key, asks, gathered) for key, asks in batches.items() if key[1] <= key[2]]
         await asyncio.gather(*jobs)
         for watch, at_s in due:
@@ -153,7 +163,7 @@ class Gatherer:
                 gathered.degraded.setdefault(ask.watch, matrix.warnings[0])
 
 
-def _advance(due: Sequence[tuple[Watch, int]]) -> None:
+def advance_rings(due: Sequence[tuple[Watch, int]]) -> None:
     """Move the rings on, a cohort at a time: one call a detector costs more than all the rest of gathering."""
     rows: dict[tuple[Cohort, int], list[int]] = {}
     for watch, at_s in due:
