@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-pytest_plugins = ("tests.servers.prometheus", "tests.servers.fault_proxy")
+pytest_plugins = (
+    "tests.servers.prometheus",
+    "tests.servers.fault_proxy",
+    "tests.servers.kubernetes",
+    "tests.servers.postgresql",
+)
 
 # No deadline: the first call of a kernel compiles it, and the machine is shared. A failure prints how to repeat it.
 settings.register_profile("foreshock", deadline=None, print_blob=True)

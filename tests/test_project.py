@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.lock", "tools/setup/build.lock", "tools/setup/bootstrap.lock")
-SCRIPTS = sorted(path for path in (ROOT / "tools/setup").iterdir() if not path.suffix)
+LOCKS = ("requirements.lock", "tools/setup/build.lock", "tools/setup/bootstrap.lock", "tools/envtest/go.lock")
+SCRIPTS = [*sorted(path for path in (ROOT / "tools/setup").iterdir() if not path.suffix), ROOT / "tools/envtest/build"]
 AREAS = {folder.name for folder in (ROOT / "src/foreshock").iterdir() if folder.is_dir()} | {
     "docs",
     "demo",

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from tests.servers import fault_proxy as faults
 from tests.servers.fault_proxy import Fault, FaultProxy, answering
-from tests.servers.prometheus import HISTORY_END_S, HISTORY_START_S, NewPrometheus, paused
+from tests.servers.processes import paused
+from tests.servers.prometheus import HISTORY_END_S, HISTORY_START_S, NewPrometheus
 
 from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
 from foreshock.prometheus.client import WORDS, PrometheusClient

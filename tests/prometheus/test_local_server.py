@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from tests.servers.binaries import require
-from tests.servers.prometheus import NewPrometheus, openmetrics, paused
+from tests.servers.processes import paused
+from tests.servers.prometheus import NewPrometheus, openmetrics
 
 from foreshock.prometheus import local_server
 from foreshock.prometheus.local_server import LocalServerError

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import random
-import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -113,24 +110,6 @@ def serving(
         local_server.backfill(folder / "data", file)
     with local_server.running(folder, config_text=config_text, rules_text=rules_text, arguments=arguments) as server:
         yield server
-
-
-@contextlib.contextmanager
-def paused(server: LocalPrometheus) -> Iterator[None]:
-    """Under SIGSTOP: the port still accepts and nothing answers; woken whatever happens."""
-    os.killpg(server.pid, signal.SIGSTOP)
-    try:
-        # The signal is only sent when `killpg` returns: each thread stops when it next looks
-        while any(_state(task) != "T" for task in Path(f"/proc/{server.pid}/task").iterdir()):
-            time.sleep(0.001)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # a test may have stopped it for good
-            os.killpg(server.pid, signal.SIGCONT)
-
-
-def _state(task: Path) -> str:
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.fixture(scope="session")

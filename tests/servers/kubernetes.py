@@ -1,0 +1,359 @@
+"""A real Kubernetes control plane without containers: etcd, kube-apiserver, kube-controller-manager, kubectl, helm.
+
+`kubernetes` is one for the whole run (with pytest-xdist: for each worker that asks); leave its cluster-wide objects as
+they are, work in the `namespace` of your own, and take `new_kubernetes` for failures and flags.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from lightkube import Client, KubeConfig
+from tests.servers.certificates import Authority, Pair, signing_key_pair
+from tests.servers.processes import STARTS, Server, ServerError, free_port, launch, paused, until
+
+READY_WITHIN_S = float(os.environ.get("KUBEBUILDER_CONTROLPLANE_START_TIMEOUT", "60s").removesuffix("s"))
+_BUILD = Path(__file__).parents[2] / "tools/envtest/build"
+_PORT_TAKEN = "address already in use"
+_CONTROLLERS = "garbage-collector-controller,namespace-controller,serviceaccount-controller"
+
+
+@cache
+def binaries() -> Path:
+    """The folder with the binaries, built where they are missing; else skip, or fail where CI is set."""
+    done = subprocess.run([_BUILD], stdout=subprocess.PIPE, text=True, check=False)  # its progress goes to stderr
+    if done.returncode == 0:
+        return Path(done.stdout.strip())
+    reason = "needs the binaries of tools/envtest/build, which fails; what it said stands in the captured stderr"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass(slots=True)
+class ControlPlane:
+    """A running control plane: `url`, `kubeconfig` of the administrator, and who else is asked for."""
+
+    folder: Path
+    port: int
+    etcd: Server
+    api_server: Server
+    controller_manager: Server | None
+    _command: tuple[str, ...]
+    _users: Authority
+    _admin: Pair
+    _flags: tuple[str, ...] = field(default=())
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def certificate_authority(self) -> Path:
+        """Who signed the certificate of the API server."""
+        return self.folder / "server-ca.crt"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self.folder / "admin.kubeconfig"
+
+    def client(self, kubeconfig: Path | None = None, namespace: str | None = None) -> Client:
+        """A client of the administrator, or of the user whose kubeconfig this is; `with` closes it."""
+        return Client(KubeConfig.from_file(kubeconfig or self.kubeconfig), namespace=namespace, trust_env=False)
+
+    # Users
+
+    def user(self, name: str, *groups: str) -> Path:
+        """The kubeconfig of a user with a certificate; nothing is allowed until a role is bound to it."""
+        pair = self._users.user(f"user-{name}", name, groups)
+        return self._write_kubeconfig(name, {"client-certificate": str(pair.certificate), "client-key": str(pair.key)})
+
+    def service_account(self, namespace: str, name: str, *, ttl_s: int = 3600) -> Path:
+        """The kubeconfig of a service account, made where it is missing, with a token of the real TokenRequest."""
+        token = self.token(namespace, name, ttl_s=ttl_s)
+        return self._write_kubeconfig(f"{namespace}-{name}", {"token": token})
+
+    def token(self, namespace: str, name: str, *, ttl_s: int = 3600) -> str:
+        """A new token of a service account; ten minutes are the least that the API server gives."""
+        accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+        with contextlib.suppress(_Conflict):
+            self.request("POST", accounts, account)
+        wanted = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": ttl_s},
+        }
+        return str(self.request("POST", f"{accounts}/{name}/token", wanted)["status"]["token"])
+
+    # Commands
+
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as the administrator or another user; with `check` a failure raises with its words."""
+        return self._run("kubectl", arguments, stdin, kubeconfig, check=check)
+
+    def helm(
+        self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run helm, as `kubectl`."""
+        return self._run("helm", arguments, stdin, kubeconfig, check=check)
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One request of the administrator, without a client in between; JSON in, JSON out."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=self._tls()) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            kind = _Conflict if error.code == 409 else ServerError
+            raise kind(f"{method} {path}: {error.code} {error.read(2000).decode(errors='replace')}") from error
+
+    # Failures
+
+    def kill(self) -> None:
+        """SIGKILL the API server; `restart` brings it back."""
+        self.api_server.kill()
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """The API server under SIGSTOP: its port accepts and nothing answers."""
+        return paused(self.api_server)
+
+    def restart(self, *flags: str, ready: bool = True) -> None:
+        """Start the API server again on the same port, with these flags or those of before.
+
+        Call it in the main thread: the server is killed when the thread that started it ends.
+        """
+        if flags:
+            self._flags = flags
+        if self.api_server.is_running:
+            self.api_server.stop()
+        self.api_server = launch([*self._command, *self._flags], self.folder / "kube-apiserver.log")
+        if ready:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Until /readyz answers 200 to the administrator."""
+        until(
+            lambda: self._answers("/readyz"),
+            within_s=READY_WITHIN_S,
+            what="the API server is ready",
+            server=self.api_server,
+        )
+
+    def stop(self) -> None:
+        """Everything, etcd last; twice is allowed. Nothing is worth keeping, so nobody may drain for 20 s."""
+        for server in (self.controller_manager, self.api_server, self.etcd):
+            if server is not None:
+                server.signal(signal.SIGCONT)
+                server.stop()
+
+    def _run(
+        self, name: str, arguments: Sequence[str], stdin: str | None, kubeconfig: Path | None, *, check: bool
+    ) -> subprocess.CompletedProcess[str]:
+        own = {"KUBECONFIG": str(kubeconfig or self.kubeconfig), "HOME": str(self.folder)}
+        own |= {f"HELM_{kind}_HOME": str(self.folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
+        done = subprocess.run(
+            [binaries() / name, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **own},
+        )
+        if check and done.returncode:
+            raise ServerError(f"{name} {' '.join(arguments)} ended with {done.returncode}: {done.stderr}{done.stdout}")
+        return done
+
+    def _answers(self, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=2, context=self._tls()) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # also HTTPError: 500 until the last check passes
+            return False
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.certificate_authority))
+        context.load_cert_chain(self._admin.certificate, self._admin.key)
+        return context
+
+    def _write_kubeconfig(self, name: str, user: Mapping[str, str]) -> Path:
+        path = self.folder / f"{name}.kubeconfig"
+        path.write_text(json.dumps(_kubeconfig(self.url, self.certificate_authority, user)))
+        path.chmod(0o600)
+        return path
+
+
+class _Conflict(ServerError):
+    pass
+
+
+def _kubeconfig(url: str, authority: Path, user: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": str(authority)}}],
+        "users": [{"name": "test", "user": dict(user)}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *flags: str, controllers: bool = True) -> Iterator[ControlPlane]:
+    """A fresh control plane in `folder`; `flags` go to the API server."""
+    found = binaries()
+    for attempt in range(STARTS):
+        place = folder / str(attempt)
+        place.mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                plane = _start(found, place, flags, stack, controllers=controllers)
+            except ServerError as error:
+                if _PORT_TAKEN in str(error) and attempt + 1 < STARTS:
+                    continue
+                raise
+            stack.callback(plane.stop)
+            yield plane
+            return
+
+
+def _start(
+    found: Path, folder: Path, flags: Sequence[str], stack: contextlib.ExitStack, *, controllers: bool
+) -> ControlPlane:
+    etcd_url, peer_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    etcd = launch(
+        [
+            str(found / "etcd"),
+            f"--data-dir={folder / 'etcd'}",
+            f"--listen-client-urls={etcd_url}",
+            f"--advertise-client-urls={etcd_url}",
+            f"--listen-peer-urls={peer_url}",
+            "--unsafe-no-fsync=true",
+            "--logger=zap",
+            "--log-level=error",
+        ],
+        folder / "etcd.log",
+    )
+    stack.callback(etcd.stop)
+    until(lambda: _is_healthy(etcd_url), within_s=READY_WITHIN_S, what="etcd is healthy", server=etcd)
+
+    server_authority, users = Authority(folder, "server-ca"), Authority(folder, "client-ca")
+    server_authority.server("apiserver")  # the name that --cert-dir expects
+    admin = users.user("admin", "admin", ("system:masters",))
+    private, public = signing_key_pair(folder, "sa")
+    port = free_port()
+    url = f"https://127.0.0.1:{port}"
+    command = (
+        str(found / "kube-apiserver"),
+        f"--etcd-servers={etcd_url}",
+        f"--cert-dir={folder}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+        f"--client-ca-file={users.certificate}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--allow-privileged=true",
+        "--disable-admission-plugins=ServiceAccount",
+        f"--service-account-issuer={url}/",
+        f"--service-account-key-file={public}",
+        f"--service-account-signing-key-file={private}",
+    )
+    api_server = launch([*command, *flags], folder / "kube-apiserver.log")
+    stack.callback(api_server.stop)
+    plane = ControlPlane(folder, port, etcd, api_server, None, command, users, admin, tuple(flags))
+    plane._write_kubeconfig("admin", {"client-certificate": str(admin.certificate), "client-key": str(admin.key)})
+    plane.wait_until_ready()
+    if controllers:
+        plane.controller_manager = _controller_manager(found, plane)
+        stack.callback(plane.controller_manager.stop)
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        until(
+            lambda: plane._answers(account),
+            within_s=READY_WITHIN_S,
+            what="the controllers work",
+            server=plane.controller_manager,
+        )
+    return plane
+
+
+def _controller_manager(found: Path, plane: ControlPlane) -> Server:
+    return launch(
+        [
+            str(found / "kube-controller-manager"),
+            f"--kubeconfig={plane.kubeconfig}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={free_port()}",
+            f"--cert-dir={plane.folder / 'kube-controller-manager'}",
+            f"--controllers={_CONTROLLERS}",
+            "--use-service-account-credentials=false",
+        ],
+        plane.folder / "kube-controller-manager.log",
+    )
+
+
+def _is_healthy(etcd_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{etcd_url}/health", timeout=2) as answer:
+            return json.load(answer).get("health") == "true"
+    except (OSError, ValueError):
+        return False
+
+
+class NewKubernetes(Protocol):
+    """Start one more control plane, with flags of its own; it is stopped after the test."""
+
+    def __call__(self, *flags: str, controllers: bool = True) -> ControlPlane: ...
+
+
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One control plane for the whole run; stop nothing of it."""
+    with serving(tmp_path_factory.mktemp("kubernetes")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def new_kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewKubernetes]:
+    """A function that starts control planes of the test's own, to be killed, paused and restarted."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*flags: str, controllers: bool = True) -> ControlPlane:
+            folder = tmp_path_factory.mktemp("kubernetes")
+            return stack.enter_context(serving(folder, *flags, controllers=controllers))
+
+        yield start
+
+
+@pytest.fixture
+def namespace(kubernetes: ControlPlane) -> Iterator[str]:
+    """A namespace of the test's own, with a random name; it is deleted after the test, without waiting."""
+    name = new_namespace(kubernetes)
+    yield name
+    kubernetes.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+def new_namespace(plane: ControlPlane) -> str:
+    """Make a namespace with a random name."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    plane.request("POST", "/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
+    return name
