@@ -5,6 +5,7 @@ from __future__ import annotations
 from foreshock.alerting.outbox import deliveries
 from foreshock.alerting.state import AlertPolicy, Transition, advance
 from foreshock.core.verdicts import Anomalous, Contribution, Judgement, Subject
+from foreshock.store.history import History
 from foreshock.store.records import CycleChanges, Incident, ModelRecord, Progress
 
 NOW_S = 1_700_000_000
@@ -58,3 +59,14 @@ def model(n: int, **more: object) -> ModelRecord:
         "details": {"threshold": 0.1 + 0.2},
     }
     return ModelRecord(**{**known, **more})  # type: ignore[arg-type]
+
+
+def everything(history: History) -> tuple[object, ...]:
+    """All that can be read from a history, to compare two of them."""
+    return (
+        history.load_alert_states(),
+        history.load_progress(),
+        history.incidents(limit=1_000),
+        tuple(history.pending(sink, limit=1_000, now_s=2e9) for sink in SINKS),
+        history.models(subject(0)),
+    )

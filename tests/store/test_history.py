@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,42 +9,42 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event, text
-from tests.store.records_for_tests import NOW_S, SINKS, cycle, incident, model, subject
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from tests.store.records_for_tests import NOW_S, SINKS, cycle, everything, incident, model, subject
 
 from foreshock.alerting.outbox import Attempt, Outcome
 from foreshock.alerting.state import EndReason, Kind, end
-from foreshock.core.errors import Damaged, DatabaseTooNew, StoreUnavailable, UserError
+from foreshock.core.errors import Damaged, DatabaseTooNew, LeaseLost, StoreUnavailable, UserError
 from foreshock.store.history import RETENTION_S, History
 from foreshock.store.records import CycleChanges, Progress
+from foreshock.store.schema import MIGRATIONS, lease_epoch, metadata
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
     return f"sqlite:///{tmp_path}/state/foreshock.db"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "foreshock.db"
-
-
-@pytest.fixture
 def history(url: str) -> Iterator[History]:
-    history = History(url, busy_timeout_s=0.2)
+    history = History(url)
     yield history
     history.close()
 
 
-def everything(history: History) -> tuple[object, ...]:
-    """All that can be read from a history, to compare two of them."""
-    return (
-        history.load_alert_states(),
-        history.load_progress(),
-        history.incidents(limit=1_000),
-        tuple(history.pending(sink, limit=1_000, now_s=2e9) for sink in SINKS),
-        history.models(subject(0)),
-    )
+def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+    """One statement past the store, as another program would."""
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            result = connection.execute(text(statement))
+            return [tuple(row) for row in result] if result.returns_rows else []
+    finally:
+        engine.dispose()
 
 
 def test_what_a_cycle_writes_comes_out_after_a_restart(history: History, url: str) -> None:
@@ -208,15 +207,14 @@ def test_retention_removes_what_ended_long_ago_and_nothing_that_fires(history: H
     assert history.load_progress() == {}
 
 
-def test_a_newer_database_is_refused_and_left_as_it_is(history: History, url: str, path: Path) -> None:
+def test_a_newer_database_is_refused_and_left_as_it_is(history: History, url: str) -> None:
     """Going back to an old Foreshock does not touch what the new one wrote."""
     history.commit_cycle(cycle(1))
     history.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    connection.close()
-    with pytest.raises(DatabaseTooNew, match="schema version 99 and this Foreshock knows 1"):
+    execute(url, "UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+    with pytest.raises(DatabaseTooNew, match="schema version 99 and this Foreshock knows 2"):
         History(url)
+    assert execute(url, "SELECT value FROM meta") == [("99",)]
 
 
 def test_an_older_database_is_migrated_in_order(history: History, url: str) -> None:
@@ -233,12 +231,28 @@ def test_an_older_database_is_migrated_in_order(history: History, url: str) -> N
         return migrate
 
     for _ in range(2):
-        migrated = History(url, migrations=(step(1), step(2)))
+        migrated = History(url, migrations=(*MIGRATIONS, step(1), step(2)))
         assert len(migrated.incidents()) == 1
         migrated.close()
     assert ran == [1, 2]
     with pytest.raises(DatabaseTooNew):
         History(url)
+
+
+def test_the_first_schema_is_migrated_to_this_one(url: str) -> None:
+    """A database of version 1, which knew no leader, keeps what it holds and gets what it lacks."""
+    engine = create_engine(url) if "postgresql" in url else None
+    if engine is None:
+        Path(url.removeprefix("sqlite:///")).parent.mkdir()
+        engine = create_engine(url)
+    metadata.create_all(engine, tables=[table for table in metadata.sorted_tables if table is not lease_epoch])
+    engine.dispose()
+    execute(url, "INSERT INTO meta VALUES ('schema_version', '1')")
+    history = History(url)
+    history.begin_epoch(3)
+    assert history.lease_epoch() == 3
+    history.close()
+    assert execute(url, "SELECT value FROM meta") == [("2",)]
 
 
 def test_a_migration_that_fails_leaves_the_old_version(history: History, url: str) -> None:
@@ -250,117 +264,18 @@ def test_a_migration_that_fails_leaves_the_old_version(history: History, url: st
         connection.execute(text("INSERT INTO nowhere VALUES (1)"))
 
     with pytest.raises(StoreUnavailable):
-        History(url, migrations=(broken,))
-    history = History(url)
-    with history._database.reading() as connection:
-        tables = connection.execute(text("SELECT name FROM sqlite_master WHERE name = 'half'")).all()
-    assert tables == []
-    history.close()
+        History(url, migrations=(*MIGRATIONS, broken))
+    with pytest.raises(SQLAlchemyError):
+        execute(url, "SELECT * FROM half")
+    History(url).close()
 
 
-def test_tables_without_a_version_are_refused(history: History, url: str, path: Path) -> None:
+def test_tables_without_a_version_are_refused(history: History, url: str) -> None:
     """Nobody guesses what a database without its version holds."""
     history.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM meta")
-    connection.close()
+    execute(url, "DELETE FROM meta")
     with pytest.raises(Damaged, match="without a schema version"):
         History(url)
-
-
-@pytest.mark.parametrize(
-    "content", [b"not a database, but long enough to be one" * 200, b"SQLite format 3\0" + b"\xff" * 8_000]
-)
-def test_a_file_that_is_no_database_is_damaged(url: str, path: Path, content: bytes) -> None:
-    """Garbage is `Damaged`, with a sentence, and stays as it is."""
-    path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(Damaged, match="move it away and restore a backup"):
-        History(url)
-    assert path.read_bytes() == content
-
-
-def test_damage_inside_the_file_is_found_when_it_is_read(history: History, url: str, path: Path) -> None:
-    """A database whose pages were overwritten raises `Damaged`, never an empty answer."""
-    for n in range(200):
-        history.commit_cycle(cycle(n))
-    history.close()
-    content = bytearray(path.read_bytes())
-    content[4_096:-4_096] = b"\xa5" * (len(content) - 8_192)
-    path.write_bytes(content)
-
-    def read() -> None:
-        reopened = History(url)
-        try:
-            reopened.load_alert_states()
-        finally:
-            reopened.close()
-
-    with pytest.raises(Damaged, match="is damaged"):
-        read()
-
-
-def test_a_value_that_is_no_json_is_damaged(history: History, path: Path) -> None:
-    """A column edited by hand is `Damaged`, not an exception that nobody mapped."""
-    history.commit_cycle(cycle(1))
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alert_states SET state = '{'")
-    connection.close()
-    with pytest.raises(Damaged, match="no JSON"):
-        history.load_alert_states()
-
-
-def test_a_foreign_lock_makes_it_unavailable_and_nothing_is_lost(history: History, path: Path) -> None:
-    """While another process holds the write lock, a commit fails with a sentence and reads go on; later it succeeds."""
-    history.commit_cycle(cycle(1))
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable, match="locked by another process"):
-        history.commit_cycle(cycle(2))
-    with pytest.raises(StoreUnavailable):
-        history.check_writable()
-    assert len(history.incidents()) == 1
-    other.execute("ROLLBACK")
-    other.close()
-    history.check_writable()
-    history.commit_cycle(cycle(2))
-    assert len(history.incidents()) == 2
-
-
-def test_a_read_only_database_is_unavailable(history: History, path: Path) -> None:
-    """A volume that became read-only is named in the sentence."""
-    history.commit_cycle(cycle(1))
-    history.close()
-    with pytest.raises(StoreUnavailable, match=r"is read-only; give the process write access"):
-        History(f"sqlite:///file:{path}?mode=ro&uri=true")
-
-
-def test_a_full_disk_loses_nothing_that_was_committed(history: History) -> None:
-    """SQLITE_FULL is `StoreUnavailable`; the cycle that did not fit is absent as a whole, the others are whole."""
-    history.commit_cycle(cycle(1))
-
-    @event.listens_for(history._database._engine, "engine_connect")
-    def no_more_pages(connection: Connection) -> None:
-        connection.connection.dbapi_connection.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]
-
-    before = everything(history)
-    for n in range(2, 500):
-        try:
-            history.commit_cycle(cycle(n))
-        except StoreUnavailable as error:
-            assert "disk is full" in str(error)  # noqa: PT017 - which commit no longer fits is SQLite's affair
-            break
-        before = everything(history)
-    else:
-        pytest.fail("the disk never filled")
-    assert everything(history) == before
-
-
-def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
-    """A file where the folder should be is a sentence, not a traceback."""
-    (tmp_path / "state").write_text("a file")
-    with pytest.raises(StoreUnavailable, match="cannot be made"):
-        History(f"sqlite:///{tmp_path}/state/foreshock.db")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysterydb://host/name", "sqlite:///a.db?timeout=soon"])
@@ -371,21 +286,17 @@ def test_a_bad_url_is_the_users(url: str, tmp_path: Path, monkeypatch: pytest.Mo
         History(url)
 
 
-def test_it_is_durable_by_its_settings(history: History) -> None:
-    """WAL, synchronous=FULL and foreign keys hold on every connection that reads or writes."""
-    for opened in (history._database.writing, history._database.reading):
-        with opened() as connection:
-            answers = [
-                connection.execute(text(f"PRAGMA {name}")).scalar()
-                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-            ]
-        assert answers == ["wal", 2, 1, 200]
-
-
-@pytest.mark.parametrize("in_memory", [False, True])
-def test_many_threads_write_and_read_at_once(url: str, *, in_memory: bool) -> None:
+def test_many_threads_write_and_read_at_once(url: str) -> None:
     """Eight threads that commit and read lose nothing, block nothing and see only whole cycles."""
-    history = History("sqlite://" if in_memory else url)
+    in_threads(History(url))
+
+
+def test_many_threads_share_a_database_in_memory() -> None:
+    """One connection serves all threads, with the same promise."""
+    in_threads(History("sqlite://"))
+
+
+def in_threads(history: History) -> None:
     torn: list[int] = []
     stop = threading.Event()
 
@@ -408,13 +319,75 @@ def test_many_threads_write_and_read_at_once(url: str, *, in_memory: bool) -> No
     history.close()
 
 
-def test_no_evidence_in_an_error(history: History, path: Path) -> None:
+def test_no_evidence_in_an_error(history: History, url: str) -> None:
     """What is stored of a tenant does not leak through the message of a failing statement."""
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE incidents")
-    connection.close()
+    execute(url, "ALTER TABLE incidents RENAME TO elsewhere")
     secret = replace(cycle(1).incidents[0], service="canary-7f3a9c")
     with pytest.raises(StoreUnavailable) as caught:
         history.commit_cycle(CycleChanges(NOW_S, incidents=(secret,)))
     assert "canary" not in str(caught.value)
     assert "canary" not in str(caught.value.__cause__)
+
+
+def test_a_leader_that_was_replaced_writes_nothing_any_more(history: History, url: str) -> None:
+    """Every kind of write of the older epoch is `LeaseLost` and leaves no trace; the newer leader goes on."""
+    history.begin_epoch(4)
+    history.commit_cycle(cycle(1))
+    history.record_model(model(1))
+    (row,) = history.pending("bus", limit=9, now_s=2e9)
+    newer = History(url)
+    assert newer.lease_epoch() == 4
+    newer.begin_epoch(5)
+    before = everything(newer)
+    for write in (
+        lambda: history.commit_cycle(cycle(2)),
+        lambda: history.commit_cycle(CycleChanges(NOW_S)),
+        lambda: history.record_model(model(2)),
+        lambda: history.delete_detector("shop", "detector-1"),
+        lambda: history.mark_delivered(row, now_s=NOW_S),
+        lambda: history.prune(now_s=4e9),
+        lambda: history.begin_epoch(4),
+    ):
+        with pytest.raises(LeaseLost, match="its epoch is 5, this one's is 4"):
+            write()
+    assert everything(newer) == before
+    newer.commit_cycle(cycle(2))
+    assert set(newer.load_alert_states()) == {subject(1), subject(2)}
+    history.begin_epoch(6)  # it was elected again
+    history.commit_cycle(cycle(3))
+    with pytest.raises(LeaseLost):
+        newer.commit_cycle(cycle(4), epoch=5)
+    newer.close()
+
+
+def test_an_epoch_may_be_given_with_each_write(history: History) -> None:
+    """A write with a newer epoch begins it; one without any, where nobody elects a leader, is not fenced."""
+    history.commit_cycle(cycle(1))
+    assert history.lease_epoch() == 0
+    history.commit_cycle(cycle(2), epoch=2)
+    history.record_model(model(1), epoch=3)
+    assert history.lease_epoch() == 3
+    with pytest.raises(LeaseLost):
+        history.record_model(model(2), epoch=2)
+    assert history.models(subject(0)) == (model(1),)
+
+
+def test_a_new_leader_waits_for_the_write_that_the_old_one_began(history: History, url: str) -> None:
+    """What an old leader's transaction holds is settled before the new epoch begins: nothing lands after it."""
+    history.begin_epoch(1)
+    newer = History(url)
+    began = threading.Event()
+
+    def take_over() -> int:
+        began.set()
+        newer.begin_epoch(2)
+        return len(newer.incidents())
+
+    with ThreadPoolExecutor(1) as threads:
+        with history._fenced(None) as connection:
+            taken = threads.submit(take_over)
+            assert began.wait(10)
+            history._upsert_incidents(connection, cycle(1).incidents)
+            assert not taken.done()
+        assert taken.result(timeout=30) == 1
+    newer.close()

@@ -14,6 +14,7 @@ ForeshockError
 │   ├── SinkUnavailable
 │   └── StoreUnavailable
 ├── SinkRejected          retryable=False  the receiver will never take this
+├── LeaseLost             retryable=False  another replica leads: write nothing, and become a candidate again
 └── Damaged               retryable=False  bytes are not what their digest or version says
     ├── ArtifactDamaged
     ├── ArtifactMissing
@@ -129,6 +130,12 @@ class SinkRejected(ForeshockError):
     """A receiver refuses this event for good, for example with 400; sending it again is useless."""
 
     reason = "SinkRejected"
+
+
+class LeaseLost(ForeshockError):
+    """Another replica leads since: nothing was written, and whoever tried begins no other write."""
+
+    reason = "LeaseLost"
 
 
 class StoreUnavailable(Unavailable):

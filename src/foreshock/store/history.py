@@ -5,8 +5,10 @@ The calls block; the event loop makes them in a thread. Reads may run side by si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, and_, bindparam, case, delete, exists, func, or_, select, update
@@ -14,9 +16,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from foreshock.alerting.outbox import BACK_OFF_CAP_S, MAX_RETRY_AFTER_S, Attempt, Delivery, Outcome
 from foreshock.alerting.state import AlertState, Kind, Phase
+from foreshock.core.errors import LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.store import rows, schema
 from foreshock.store.database import BUSY_TIMEOUT_S, Database
+from foreshock.store.on_postgresql import PATIENCE, Patience
 from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord, Progress
 from foreshock.store.schema import MIGRATIONS, Migration
 
@@ -34,10 +38,21 @@ class Pruned:
 
 
 class History:
-    """What goes in comes out, whole transactions or nothing, also after SIGKILL."""
+    """What goes in comes out, whole transactions or nothing, also after SIGKILL.
+
+    Where replicas elect a leader, each leadership has an epoch, a number that only grows. A write that carries one is
+    refused with `LeaseLost` as soon as the database knows a newer one, so that a leader that was paused and wakes up
+    changes nothing. A write carries the `epoch` that it was given, else the one of `begin_epoch`, else none.
+    """
 
     def __init__(
-        self, url: str, *, migrations: tuple[Migration, ...] = MIGRATIONS, busy_timeout_s: float = BUSY_TIMEOUT_S
+        self,
+        url: str,
+        *,
+        migrations: tuple[Migration, ...] = MIGRATIONS,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        patience: Patience = PATIENCE,
+        password_file: Path | None = None,
     ) -> None:
         """Open the database, create or migrate its tables.
 
@@ -48,7 +63,10 @@ class History:
             UserError: the URL names none.
 
         """
-        self._database = Database(url, migrations=migrations, busy_timeout_s=busy_timeout_s)
+        self._database = Database(
+            url, migrations=migrations, busy_timeout_s=busy_timeout_s, patience=patience, password_file=password_file
+        )
+        self._epoch: int | None = None
 
     def close(self) -> None:
         """Close every connection; calling it twice is harmless."""
@@ -61,18 +79,58 @@ class History:
                 update(schema.meta).where(schema.meta.c.key == "schema_version").values(key="schema_version")
             )
 
+    # --- leadership ----------------------------------------------------------------------------------------------
+
+    def lease_epoch(self) -> int:
+        """The newest epoch that anybody began; 0 where nobody did. A new leader's must be larger."""
+        with self._database.reading() as connection:
+            return int(connection.execute(select(schema.lease_epoch.c.epoch)).scalar() or 0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Fence off every older leader, and let all later writes of this object carry `epoch`.
+
+        A transaction of an older leader that has already begun is waited for; none begins after this returns.
+
+        Raises:
+            LeaseLost: the database knows a newer epoch.
+            StoreUnavailable: try again before anything else is written.
+
+        """
+        with self._fenced(epoch):
+            pass
+        self._epoch = epoch
+
+    @contextmanager
+    def _fenced(self, epoch: int | None) -> Iterator[Connection]:
+        """A transaction that holds the epoch's row to its end, so that a newer leader begins after it or before it."""
+        carried = self._epoch if epoch is None else epoch
+        with self._database.writing() as connection:
+            if carried is not None:
+                table = schema.lease_epoch
+                statement = self._insert(table)
+                held = statement.on_conflict_do_update(
+                    index_elements=["name"],
+                    set_={"epoch": statement.excluded.epoch},
+                    where=table.c.epoch <= statement.excluded.epoch,
+                ).returning(table.c.epoch)
+                if connection.execute(held, {"name": "leader", "epoch": carried}).first() is None:
+                    newer = connection.execute(select(table.c.epoch)).scalar()
+                    raise LeaseLost(f"Another replica leads since: its epoch is {newer}, this one's is {carried}.")
+            yield connection
+
     # --- one cycle -----------------------------------------------------------------------------------------------
 
-    def commit_cycle(self, changes: CycleChanges) -> None:
+    def commit_cycle(self, changes: CycleChanges, *, epoch: int | None = None) -> None:
         """Write all that a cycle decided in one transaction; writing the same changes again changes nothing.
 
         Raises:
             StoreUnavailable: nothing was written; try again, and publish nothing meanwhile.
+            LeaseLost: nothing was written, and another replica leads.
             Damaged: the file is not a database any more.
             ValueError: an outbox row names an incident that is neither stored nor among the changes.
 
         """
-        with self._database.writing() as connection:
+        with self._fenced(epoch) as connection:
             for namespace, name in changes.deleted_detectors:
                 _forget(connection, namespace, name)
             states = [rows.from_state(state, changes.at_s) for state in changes.states]
@@ -95,9 +153,9 @@ class History:
             found = [rows.to_progress(row) for row in connection.execute(select(schema.progress)).mappings()]
         return {progress.subject: progress for progress in found}
 
-    def delete_detector(self, namespace: str, name: str) -> None:
+    def delete_detector(self, namespace: str, name: str, *, epoch: int | None = None) -> None:
         """Forget states, progress and model records of a detector; its incidents and undelivered events stay."""
-        with self._database.writing() as connection:
+        with self._fenced(epoch) as connection:
             _forget(connection, namespace, name)
 
     # --- incidents -----------------------------------------------------------------------------------------------
@@ -134,9 +192,9 @@ class History:
 
     # --- models --------------------------------------------------------------------------------------------------
 
-    def record_model(self, record: ModelRecord) -> None:
+    def record_model(self, record: ModelRecord, *, epoch: int | None = None) -> None:
         """Store a revision, or its new stage; recording an `Active` one retires the active one of the same line."""
-        with self._database.writing() as connection:
+        with self._fenced(epoch) as connection:
             if record.stage == ACTIVE:
                 table = schema.models
                 connection.execute(
@@ -210,7 +268,7 @@ class History:
         with self._database.reading() as connection:
             return tuple(rows.to_delivery(row) for row in connection.execute(query).mappings())
 
-    def settle(self, attempts: Sequence[Attempt], *, now_s: float) -> None:
+    def settle(self, attempts: Sequence[Attempt], *, now_s: float, epoch: int | None = None) -> None:
         """Record in one transaction what became of rows: delivered, rejected, given up, or due again later."""
         if not attempts:
             return
@@ -223,7 +281,7 @@ class History:
             )
         )
         values = [rows.from_attempt(attempt, now_s) for attempt in attempts]
-        with self._database.writing() as connection:
+        with self._fenced(epoch) as connection:
             connection.execute(statement, values)
 
     def mark_delivered(self, delivery: Delivery, *, now_s: float) -> None:
@@ -248,14 +306,14 @@ class History:
 
     # --- retention -----------------------------------------------------------------------------------------------
 
-    def prune(self, *, now_s: float, keep_s: float = RETENTION_S) -> Pruned:
+    def prune(self, *, now_s: float, keep_s: float = RETENTION_S, epoch: int | None = None) -> Pruned:
         """Remove incidents that ended more than `keep_s` ago, with their deliveries, and subjects not seen since.
 
         What still fires stays.
         """
         old = schema.incidents.c.ended_at_s < now_s - keep_s
         its_rows = schema.outbox.c.incident_id.in_(select(schema.incidents.c.id).where(old))
-        with self._database.writing() as connection:
+        with self._fenced(epoch) as connection:
             unsent = connection.execute(delete(schema.outbox).where(its_rows, schema.outbox.c.status == rows.PENDING))
             settled = connection.execute(delete(schema.outbox).where(its_rows))
             gone = connection.execute(delete(schema.incidents).where(old))

@@ -125,7 +125,7 @@ def from_attempt(attempt: Attempt, now_s: float) -> dict[str, Any]:
         "next_attempt_s": attempt.next_attempt_s if postponed else delivery.next_attempt_s,
         "status": PENDING if postponed else attempt.outcome.value,
         "settled_s": None if postponed else now_s,
-        "message": attempt.message[:MAX_MESSAGE_CHARS] or None,
+        "message": attempt.message.replace("\0", "")[:MAX_MESSAGE_CHARS] or None,  # PostgreSQL's text has no NUL
     }
 
 

@@ -115,11 +115,22 @@ models = Table(
     Index("models_detector", "namespace", "name"),
 )
 
+# The newest leadership that anybody began: writes that carry an older one are refused. One row, or none where nobody
+# elects a leader.
+lease_epoch = Table(
+    "lease_epoch", metadata, Column("name", String(16), primary_key=True), Column("epoch", BigInteger, nullable=False)
+)
+
 Migration = Callable[[Connection], None]
+
+
+def _add_lease_epoch(connection: Connection) -> None:
+    lease_epoch.create(connection)
+
 
 # MIGRATIONS[i] leads from version i + 1 to i + 2. They only add until the next minor version, since an old and a new
 # Foreshock may run side by side in a rollout.
-MIGRATIONS: Final[tuple[Migration, ...]] = ()
+MIGRATIONS: Final[tuple[Migration, ...]] = (_add_lease_epoch,)
 
 
 def prepare(connection: Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:

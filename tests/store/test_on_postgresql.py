@@ -1,0 +1,184 @@
+"""What only PostgreSQL has: a server that is away, hangs, is read-only or full, passwords, and several replicas."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from tests.servers.postgresql import NewPostgreSQL, PostgreSQL
+from tests.store.records_for_tests import cycle, everything, subject
+
+from foreshock.core.errors import StoreUnavailable
+from foreshock.store.history import History
+from foreshock.store.on_postgresql import Patience
+
+HASTY = Patience(connect_s=2, lock_s=1, statement_s=1)
+
+
+def test_a_killed_server_is_unavailable_and_nothing_is_lost(new_postgresql: NewPostgreSQL) -> None:
+    """While it is away every call fails with a sentence; when it is back the same object goes on by itself."""
+    server = new_postgresql(fsync=True)
+    history = History(server.url(server.new_database()), patience=HASTY)
+    history.commit_cycle(cycle(1))
+    before = everything(history)
+    server.kill()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable) as caught:
+            history.commit_cycle(cycle(2))
+        assert caught.value.retryable
+    with pytest.raises(StoreUnavailable):
+        history.check_writable()
+    server.restart()
+    assert everything(history) == before
+    history.commit_cycle(cycle(2))
+    assert set(history.load_alert_states()) == {subject(1), subject(2)}
+    history.close()
+
+
+def test_a_hung_server_is_unavailable_within_the_deadline(new_postgresql: NewPostgreSQL) -> None:
+    """Under SIGSTOP the server's own time-outs stand still: ours do not, for open connections and for new ones."""
+    server = new_postgresql()
+    history = History(server.url(server.new_database()), patience=HASTY)
+    history.commit_cycle(cycle(1))
+    with server.paused():
+        began_s = time.monotonic()
+        for _ in range(2):  # the first on the open connection, the second on a new one
+            with pytest.raises(StoreUnavailable, match="did not answer in time"):
+                history.commit_cycle(cycle(2))
+        assert time.monotonic() - began_s < 15
+    history.check_writable()
+    history.commit_cycle(cycle(2))
+    assert set(history.load_alert_states()) == {subject(1), subject(2)}
+    history.close()
+
+
+def test_a_server_that_hangs_in_the_middle_of_a_transaction_is_left(new_postgresql: NewPostgreSQL) -> None:
+    """A statement that gets no answer ends at the deadline, and its transaction leaves nothing."""
+    server = new_postgresql()
+    history = History(server.url(server.new_database()), patience=HASTY)
+    history.commit_cycle(cycle(1))
+    before = everything(history)
+
+    def write_and_hang() -> None:
+        with history._database.writing() as connection:
+            history._upsert_incidents(connection, cycle(2).incidents)
+            with server.paused():
+                connection.execute(text("SELECT 1"))
+
+    with pytest.raises(StoreUnavailable, match="did not answer in time"):
+        write_and_hang()
+    assert everything(history) == before
+    history.close()
+
+
+def test_a_slow_statement_is_ended_by_the_server(postgresql_url: str) -> None:
+    """The statement time-out of the server comes before ours, so that the connection can be used again."""
+    history = History(postgresql_url, patience=HASTY)
+    with (
+        pytest.raises(StoreUnavailable, match="did not answer in time"),
+        history._database.writing() as connection,
+    ):
+        connection.execute(text("SELECT pg_sleep(30)"))
+    history.commit_cycle(cycle(1))
+    history.close()
+
+
+def test_a_read_only_server_is_unavailable(postgresql: PostgreSQL, postgresql_url: str) -> None:
+    """A standby, or a database that somebody made read-only, is named in the sentence; reads go on."""
+    history = History(postgresql_url)
+    history.commit_cycle(cycle(1))
+    history.close()
+    name = postgresql_url.rpartition("/")[2]
+    postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    reopened = "is read-only; check that it is the primary"
+    with pytest.raises(StoreUnavailable, match=reopened):
+        History(postgresql_url)
+    postgresql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    history = History(postgresql_url)
+    assert set(history.load_alert_states()) == {subject(1)}
+    history.close()
+
+
+def test_a_server_without_free_connections_is_unavailable(new_postgresql: NewPostgreSQL) -> None:
+    """Too many clients is a sentence with the setting that helps."""
+    server = new_postgresql(settings=["max_connections=1", "superuser_reserved_connections=0", "max_wal_senders=0"])
+    name = "postgres"
+    first = History(server.url(name))
+    with first._database.reading(), pytest.raises(StoreUnavailable, match="too many clients"):
+        History(server.url(name))
+    first.close()
+
+
+def test_nobody_there_and_no_such_database_are_told_apart(postgresql: PostgreSQL) -> None:
+    """Each says what is wrong, and the address has stars in place of the password."""
+    secret = "canary-7f3a9c"
+    url = postgresql.url("nowhere", password=secret)
+    with pytest.raises(StoreUnavailable, match='database "nowhere" does not exist') as caught:
+        History(url)
+    assert secret not in str(caught.value)
+    assert secret not in repr(caught.value.__cause__)
+    assert "foreshock:***@127.0.0.1" in str(caught.value)
+    with pytest.raises(StoreUnavailable, match="Connection refused"):
+        History("postgresql+psycopg://foreshock@127.0.0.1:1/postgres", patience=HASTY)
+
+
+def test_the_password_file_is_read_for_each_connection(new_postgresql: NewPostgreSQL, tmp_path: Path) -> None:
+    """A rotated password is taken from the file without a restart; a wrong one is a sentence without it."""
+    server = new_postgresql()
+    server.execute("CREATE ROLE app LOGIN PASSWORD 'first' SUPERUSER")
+    hba = server.folder / "data/pg_hba.conf"
+    hba.write_text("host all app 127.0.0.1/32 scram-sha-256\n" + hba.read_text())
+    server.restart()
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    history = History(server.url(server.new_database(), user="app"), password_file=file)
+    history.commit_cycle(cycle(1))
+    server.execute("ALTER ROLE app PASSWORD 'second-canary'")
+    server.restart()
+    with pytest.raises(StoreUnavailable, match="password authentication failed"):
+        history.commit_cycle(cycle(2))
+    file.write_text("second-canary\n")
+    history.commit_cycle(cycle(2))
+    file.unlink()
+    server.restart()
+    with pytest.raises(StoreUnavailable, match=r"database_password_file .* cannot be read"):
+        history.commit_cycle(cycle(3))
+    history.close()
+
+
+def test_replicas_that_start_at_once_make_the_tables_once(postgresql_url: str) -> None:
+    """Eight processes' worth of first starts on an empty database all succeed."""
+    with ThreadPoolExecutor(8) as threads:
+        histories = list(threads.map(lambda _: History(postgresql_url), range(8)))
+    for n, history in enumerate(histories):
+        history.commit_cycle(cycle(n))
+    assert len(histories[0].load_alert_states()) == 8
+    for history in histories:
+        history.close()
+
+
+def test_a_lock_that_another_holds_is_waited_for_and_no_longer(postgresql_url: str) -> None:
+    """Another transaction's lock ends in a sentence, and the cycle is written when it is gone."""
+    history, other = History(postgresql_url, patience=HASTY), History(postgresql_url)
+    with other._database.writing() as connection:
+        connection.execute(text("LOCK TABLE incidents IN EXCLUSIVE MODE"))
+        with pytest.raises(StoreUnavailable, match=r"is locked by another transaction|did not answer in time"):
+            history.commit_cycle(cycle(1))
+    history.commit_cycle(cycle(1))
+    assert set(other.load_alert_states()) == {subject(1)}
+    history.close()
+    other.close()
+
+
+@pytest.mark.parametrize(("configured", "held"), [("off", "on"), ("local", "local"), ("on", "on")])
+def test_a_commit_is_on_the_disk(postgresql: PostgreSQL, postgresql_url: str, configured: str, held: str) -> None:
+    """P3 holds also where somebody made commits asynchronous for the whole database."""
+    name = postgresql_url.rpartition("/")[2]
+    postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = {configured}")
+    history = History(postgresql_url)
+    with history._database.writing() as connection:
+        assert connection.execute(text("SHOW synchronous_commit")).scalar() == held
+    history.close()
