@@ -133,8 +133,12 @@ INVALID = (
     (SOURCE + "cluster: ''", "cluster", "cluster must not be empty."),
     (SOURCE + "external_labels: {a-b: c}", "external_labels", "external_labels must have names of letters, digits and '_', not 'a-b'."),
     (SOURCE + "external_labels: {a: 1}", "external_labels.a", "a must be text (put it in quotes), not a number."),
-    (SOURCE + "database: postgresql+psycopg://a/b", "database", "database must be sqlite:///PATH in this version, such as sqlite:///foreshock-data/foreshock.db."),
-    (SOURCE + "database: here", "database", "database must be a database URL such as sqlite:///foreshock-data/foreshock.db."),
+    (SOURCE + "database: mysql://a/b", "database", "database must name one of sqlite:///foreshock-data/foreshock.db or postgresql+psycopg://user:password@host/name."),
+    (SOURCE + "database: 'postgresql:///b'", "database", "database must name one of sqlite:///foreshock-data/foreshock.db or postgresql+psycopg://user:password@host/name."),
+    (SOURCE + "database: 'postgresql+psycopg://a/b?password=c'", "database", "database must carry its password as user:password@host, or leave it to database_password_file."),
+    (SOURCE + "database: here", "database", "database must be a database URL such as sqlite:///foreshock-data/foreshock.db or postgresql+psycopg://user:password@host/name."),
+    (SOURCE + "database_password_file: /dev/null", "database_password_file", "SQLite has no password; remove database_password_file."),
+    (SOURCE + "database: 'postgresql://a:b@c/d'\ndatabase_password_file: /dev/null", "database_password_file", "Set the password in database or in database_password_file, not both."),
     (SOURCE + "artifacts: s3://bucket/prefix", "artifacts", "artifacts must be a folder in this version: a path, or file:///absolute/path."),
     (SOURCE + "listen: 8080", "listen", "listen must be text (put it in quotes), not a number."),
     (SOURCE + "listen: ':99999'", "listen", "listen must be HOST:PORT with a port of 0 to 65535, such as 127.0.0.1:8080 or [::1]:8080."),
@@ -190,7 +194,8 @@ CANARY = "c4nary-s3cret"
         "datasources: [{url: 'http://a', bearer_token: '${SECRET}', basic_auth: {username: a, password: '${SECRET}'}}]",
         "datasources: [{url: 'http://u:${SECRET}@a'}]",
         "datasources: [{url: '${SECRET}'}]",
-        SOURCE + "database: 'postgresql://u:${SECRET}@h/d'",
+        SOURCE + "database: 'mysql://u:${SECRET}@h/d'",
+        SOURCE + "database: 'postgresql://u:${SECRET}@h/d'\ndatabase_password_file: /dev/null",
         SOURCE + "sinks: [{name: a, type: '${SECRET}'}]",
         SOURCE + "default_sinks: ['${SECRET}']",
         SOURCE + "external_labels: {a: ['${SECRET}']}",
@@ -208,9 +213,13 @@ def test_secrets_print_as_stars(tmp_path: Path) -> None:
     text = f"""
 datasources: [{{url: 'http://a', bearer_token: {CANARY}}}]
 sinks: [{{name: hook, type: webhook, url: 'https://a/{CANARY}', secret: {CANARY}}}]
+database: postgresql+psycopg://foreshock:{CANARY}@db/foreshock
 """
     settings = load_settings(written(tmp_path, text), {})
     assert CANARY not in repr(settings)
+    assert CANARY not in settings.model_dump_json(include={"database"})
+    assert CANARY in settings.database
+    assert CANARY not in repr(Overrides(database=settings.database))
     assert CANARY not in str(settings.datasources[0])
     token = settings.datasources[0].bearer_token
     assert token is not None

@@ -82,7 +82,7 @@ class Runner:
         self._settings, self._detectors, self._on_cycle = settings, detectors, on_cycle
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
-        self._history = History(settings.database)
+        self._history = History(settings.database, password_file=settings.database_password_file)
         self._artifacts = ArtifactStore(settings.artifacts_folder)
         # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
         self._executor = executor or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))

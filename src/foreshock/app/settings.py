@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -30,6 +30,7 @@ from foreshock.prometheus.settings import Datasource
 CONFIG_VARIABLE = "FORESHOCK_CONFIG"
 DEFAULT = "default"
 _STARS = "**********"
+_DATABASES = "sqlite:///foreshock-data/foreshock.db or postgresql+psycopg://user:password@host/name"
 _VARIABLE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -39,7 +40,7 @@ class Overrides:
     """What the command line says; it wins over the file. `prometheus` is the URL of the datasource `default`."""
 
     prometheus: str | None = None
-    database: str | None = None
+    database: str | None = field(default=None, repr=False)  # it may carry a password
     artifacts: str | None = None
     listen: str | None = None
 
@@ -47,11 +48,20 @@ class Overrides:
 def _check_database(url: str) -> str:
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError("must be a database URL such as sqlite:///foreshock-data/foreshock.db") from None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        raise ValueError("must be sqlite:///PATH in this version, such as sqlite:///foreshock-data/foreshock.db")
-    return url
+        parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        raise ValueError(f"must be a database URL such as {_DATABASES}") from None
+    if parsed.drivername == "sqlite" and parsed.database:
+        return url
+    if parsed.drivername in {"postgresql", "postgresql+psycopg"} and parsed.host and parsed.database:
+        if "password" in parsed.query:  # where nobody would mask it
+            raise ValueError("must carry its password as user:password@host, or leave it to database_password_file")
+        return url
+    raise ValueError(f"must name one of {_DATABASES}")
+
+
+def _masked(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
 
 
 def _check_artifacts(place: str) -> str:
@@ -95,8 +105,14 @@ class Settings(BaseModel):
     external_labels: Annotated[dict[str, str], AfterValidator(_check_labels)] = Field(
         default={}, description="Labels that every alert carries."
     )
-    database: Annotated[str, AfterValidator(_check_database)] = Field(
-        default="sqlite:///foreshock-data/foreshock.db", repr=False, description="Where the state is kept."
+    database: Annotated[str, AfterValidator(_check_database), PlainSerializer(_masked, return_type=str)] = Field(
+        default="sqlite:///foreshock-data/foreshock.db",
+        repr=False,
+        description="Where the state is kept: SQLite for one replica, PostgreSQL for two and more.",
+    )
+    database_password_file: Path | None = Field(
+        default=None,
+        description="A mounted secret with PostgreSQL's password; it is read for each new connection.",
     )
     artifacts: Annotated[str, AfterValidator(_check_artifacts)] = Field(
         default="./foreshock-data/models", description="The folder of the models: a path or file:///absolute/path."
@@ -279,11 +295,15 @@ def _validated(data: dict[str, Any], draft: _Draft) -> Settings | None:
 
 
 def _broken_rules(settings: Settings) -> Iterator[Broken]:
-    for field in ("datasources", "sinks"):
-        names = [entry.name for entry in getattr(settings, field)]
+    if settings.database_password_file is not None and (url := make_url(settings.database)).drivername == "sqlite":
+        yield Broken("database_password_file", "SQLite has no password; remove database_password_file.")
+    elif settings.database_password_file is not None and url.password is not None:
+        yield Broken("database_password_file", "Set the password in database or in database_password_file, not both.")
+    for kind in ("datasources", "sinks"):
+        names = [entry.name for entry in getattr(settings, kind)]
         for index, name in enumerate(names):
             if name in names[:index]:
-                yield Broken(f"{field}[{index}].name", f"The name {name!r} is taken by {field}[{names.index(name)}].")
+                yield Broken(f"{kind}[{index}].name", f"The name {name!r} is taken by {kind}[{names.index(name)}].")
     sources = {source.name for source in settings.datasources}
     if len(sources) > 1 and DEFAULT not in sources:
         yield Broken("datasources", "Name one datasource default; manifests that name none use that one.")
