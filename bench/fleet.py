@@ -24,9 +24,9 @@ import pandas as pd
 from bench.forest import Row
 from sklearn.ensemble import IsolationForest
 
-from foreshock.app.runner import watch_of
+from foreshock.app.changes import Cohorts, watch_of
 from foreshock.core.frame import Frame, as_samples
-from foreshock.engine.cohort import Cohort, Revision
+from foreshock.engine.cohort import Revision
 from foreshock.engine.cycle import Cycle
 from foreshock.engine.gather import Gathered, Gatherer
 from foreshock.engine.watch import Watch
@@ -67,12 +67,12 @@ class _Fleet:
     """1,000 detectors of one algorithm, with their models, rings and alerts."""
 
     def __init__(self, algorithm: str, client: PrometheusClient, frames: list[Frame]) -> None:
-        cohorts: dict[object, Cohort] = {}
+        cohorts = Cohorts()
         detectors = [_detector(algorithm, number) for number in range(DETECTORS)]
         self.watches = [watch_of(each, client.datasource, cohorts, ()) for each in detectors]
-        if len(cohorts) != 1:
-            raise SystemExit(f"{len(cohorts)} cohorts instead of one")
-        (cohort,) = cohorts.values()
+        if len(cohorts.by_shape) != 1:
+            raise SystemExit(f"{len(cohorts.by_shape)} cohorts instead of one")
+        (cohort,) = cohorts.by_shape.values()
         taught = np.zeros(TRAINING_STEPS, np.bool_)
         models = [train_revision(detectors[0].spec, frame, taught, provisional=True) for frame in frames]
         for row in range(DETECTORS):

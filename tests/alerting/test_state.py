@@ -148,13 +148,12 @@ def test_what_fires_may_resolve_in_the_quiet() -> None:
 
 @pytest.mark.parametrize("reason", list(EndReason))
 def test_an_incident_can_be_ended_by_hand_once(reason: EndReason) -> None:
-    """A deleted, suspended or adapted detector resolves with its reason; a second end says nothing."""
+    """What is the new normal is resolved, a deleted or suspended detector's incident expires; twice says nothing."""
     state, _ = play(judgements("aa"), AlertPolicy("critical", 0, 600, MINUTE))
     assert state is not None
     state, heard = end(state, reason, START_S + 200)
-    assert [(one.kind, one.reason, one.at_s, one.sequence) for one in heard] == [
-        (Kind.RESOLVED, reason, START_S + 200, 2)
-    ]
+    kind = Kind.RESOLVED if reason is EndReason.ADAPTED else Kind.EXPIRED
+    assert [(one.kind, one.reason, one.at_s, one.sequence) for one in heard] == [(kind, reason, START_S + 200, 2)]
     assert end(state, reason, START_S + 300) == (state, ())
 
 

@@ -84,7 +84,7 @@ class _Run:
         return self.process.wait(20)
 
 
-def _wait_for(what: Callable[[], bool], folder: Path, within_s: float = 120) -> None:
+def _wait_for(what: Callable[[], bool], folder: Path, within_s: float = 300) -> None:
     ends_s = time.monotonic() + within_s
     while not what():
         assert time.monotonic() < ends_s, (folder / "log.jsonl").read_text()[-3000:]

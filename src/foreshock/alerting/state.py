@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
     FIRING = "firing"
     RESOLVED = "resolved"
-    EXPIRED = "expired"  # 24 h without a conclusive judgement: nobody knows how it ended
+    EXPIRED = "expired"  # nobody knows how it ended: a day without a verdict, or its detector is gone or suspended
 
 
 class EndReason(StrEnum):
@@ -205,8 +205,12 @@ def advance(
 
 
 def end(state: AlertState, reason: EndReason, at_s: int) -> tuple[AlertState, tuple[Transition, ...]]:
-    """End what is open for a reason that is not the service's; what is pending ends silently, inactive stays so."""
-    return _ended(state, Kind.RESOLVED, max(at_s, state.judged_at_s), reason)
+    """End what is open for a reason that is not the service's; what is pending ends silently, inactive stays so.
+
+    Only what turned out to be the new normal is resolved: of a deleted or suspended detector nobody knows how it ended.
+    """
+    kind = Kind.RESOLVED if reason is EndReason.ADAPTED else Kind.EXPIRED
+    return _ended(state, kind, max(at_s, state.judged_at_s), reason)
 
 
 def _anomalous(

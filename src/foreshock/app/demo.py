@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from foreshock.app.backtest import Backtested, backtest, report_of, sentence_of
-from foreshock.app.runner import Runner, SystemClock
+from foreshock.app.clock import SystemClock
+from foreshock.app.runner import Runner
 from foreshock.app.settings import Overrides, load_settings
 from foreshock.app.shop import CONTROL_RULE, STATIC_RULES, StaticRule, Story, rules_yaml, write_openmetrics
 from foreshock.app.shop_exporter import ShopExporter, scrape_config_yaml

@@ -1,65 +1,89 @@
-"""Foreshock's own metrics, for the Prometheus that watches the watcher; the one list of their names."""
+"""Counts what `core/telemetry.py` declares, in a registry of its own, for the Prometheus that watches the watcher."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from foreshock.core import telemetry
 from foreshock.engine.cycle import Summary
+from foreshock.store.records import Backlog
+
+_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
 class Metrics:
-    """Prefix `foreshock_`, base units; one registry a process, so that tests own theirs."""
+    """Every family of the list; one registry a process, so that tests own theirs."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.has_judged = False
-        registry = self.registry
-        self._cycles = Counter("foreshock_cycles", "Windows judged.", ["datasource", "verdict"], registry=registry)
-        self._missed = Counter(
-            "foreshock_cycles_missed", "Windows that were not judged.", ["datasource"], registry=registry
-        )
-        self._seconds = Histogram("foreshock_cycle_seconds", "Duration of a cycle.", ["datasource"], registry=registry)
-        self._errors = Counter(
-            "foreshock_query_errors", "Detectors without data.", ["datasource", "reason"], registry=registry
-        )
-        self._asked = Counter(
-            "foreshock_throttle_asked", "Windows that the cheap check saw, forced ones aside.", registry=registry
-        )
-        self._passed = Counter(
-            "foreshock_throttle_passed", "Of these, windows that the full model looked at.", registry=registry
-        )
-        self._score = Gauge(
-            "foreshock_score", "Score of subjects that are or were anomalous.", ["detector", "group"], registry=registry
-        )
-        self._training = Histogram("foreshock_training_seconds", "Duration of a training.", registry=registry)
-        self._deliveries = Counter(
-            "foreshock_deliveries", "Attempts to deliver an event.", ["sink", "outcome"], registry=registry
-        )
-        self._store = Counter("foreshock_store_unavailable", "Cycles that could not be committed.", registry=registry)
+        self._families: dict[telemetry.Metric, Any] = {
+            metric: _KINDS[metric.kind](metric.name, metric.help, metric.labels, registry=self.registry)
+            for metric in telemetry.METRICS
+        }
+        self._sinks: set[str] = set()
+
+    def count(self, metric: telemetry.Metric, *labels: str, by: float = 1.0) -> None:
+        """Add to a counter."""
+        self._of(metric, labels).inc(by)
+
+    def show(self, metric: telemetry.Metric, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        self._of(metric, labels).set(value)
+
+    def observe(self, metric: telemetry.Metric, value: float, *labels: str) -> None:
+        """Add to a histogram."""
+        self._of(metric, labels).observe(value)
+
+    @contextlib.contextmanager
+    def timed(self, metric: telemetry.Metric, *labels: str) -> Iterator[None]:
+        """Add the duration of the block to a histogram, however it ends."""
+        with self._of(metric, labels).time():
+            yield
 
     def cycle(self, datasource: str, summary: Summary, duration_s: float) -> None:
         """Count one cycle."""
         self.has_judged = True
-        for verdict, count in summary.verdicts.items():
-            self._cycles.labels(datasource, verdict).inc(count)
-        self._missed.labels(datasource).inc(summary.missed)
-        self._seconds.labels(datasource).observe(duration_s)
-        self._asked.inc(summary.asked)
-        self._passed.inc(summary.let_through)
+        for verdict, number in summary.verdicts.items():
+            self.count(telemetry.CYCLES, datasource, verdict, by=number)
+        self.count(telemetry.CYCLES_MISSED, datasource, by=summary.missed)
+        self.observe(telemetry.CYCLE_SECONDS, duration_s, datasource)
+        self.count(telemetry.THROTTLE_ASKED, by=summary.asked)
+        self.count(telemetry.THROTTLE_PASSED, by=summary.let_through)
         for failure in summary.failures.values():
-            self._errors.labels(datasource, failure.reason.value).inc()
+            self.count(telemetry.QUERY_ERRORS, datasource, failure.reason.value)
         for subject, score in summary.scores.items():
             group = ",".join(f"{name}={value}" for name, value in subject.group)
-            self._score.labels(subject.detector, group).set(score)
+            self.show(telemetry.SCORE, score, subject.detector, group)
 
-    def training(self, duration_s: float) -> None:
-        """Count one training."""
-        self._training.observe(duration_s)
+    def forget(self, subjects: Iterable[tuple[str, str]]) -> None:
+        """Show the scores of these (detector, group) no more."""
+        for labels in subjects:
+            family = self._families[telemetry.SCORE]
+            if labels in family._metrics:  # noqa: SLF001 - `remove` has no way to ask, and raises
+                family.remove(*labels)
 
     def delivery(self, sink: str, outcome: str) -> None:
         """Count one attempt."""
-        self._deliveries.labels(sink, outcome).inc()
+        self.count(telemetry.DELIVERIES, sink, outcome)
+        if outcome != "delivered":
+            self.count(telemetry.SINK_ERRORS, sink)
+        if outcome in {"rejected", "given_up"}:
+            self.count(telemetry.DROPPED, f"event_{outcome}")
 
-    def store_unavailable(self) -> None:
-        """Count one cycle that was thrown away because it could not be committed."""
-        self._store.inc()
+    def backlog(self, backlog: Iterable[Backlog], now_s: float) -> None:
+        """Show what the sinks have not taken; a sink that took all of it is shown as 0."""
+        waiting = {one.sink: one for one in backlog}
+        self._sinks |= set(waiting)
+        for sink in self._sinks:
+            one = waiting.get(sink)
+            self.show(telemetry.OUTBOX_PENDING, one.rows if one else 0, sink)
+            self.show(telemetry.OUTBOX_OLDEST, max(0.0, now_s - one.oldest_s) if one else 0.0, sink)
+
+    def _of(self, metric: telemetry.Metric, labels: tuple[str, ...]) -> Any:
+        family = self._families[metric]
+        return family.labels(*labels) if metric.labels else family

@@ -67,12 +67,17 @@ class Cohort:
         self.sigma = np.zeros(0)
         self.ends_s = np.zeros(0, np.int64)
         self.ring = np.zeros((0, schema.context_steps, len(schema.metrics)))
+        self._free: list[int] = []  # rows that nobody occupies any more
         self._fleet: Fleet | None = None
         self._member_of_row = np.zeros(0, np.int64)
         self._limits = np.zeros(0)
 
     def add(self, subject: Subject, rules: Rules, sigma: float) -> int:
         """The row of a new subject; its ring is empty."""
+        if self._free:
+            row = self._free.pop()
+            self.subjects[row], self.rules[row], self.sigma[row] = subject, rules, sigma
+            return row
         row = len(self.subjects)
         self.subjects.append(subject)
         self.models.append(None)
@@ -86,6 +91,18 @@ class Cohort:
         self.sigma[row] = sigma
         self._fleet = None
         return row
+
+    def remove(self, row: int) -> None:
+        """Free the row of a subject that is judged no more: its samples and its model go at once."""
+        self.models[row] = self.revisions[row] = None
+        self.ring[row], self.ends_s[row] = np.nan, _NEVER_S
+        self._free.append(row)
+        self._fleet = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is left."""
+        return len(self._free) == len(self.subjects)
 
     def install(self, row: int, model: Model, revision: Revision) -> None:
         """Give a row its model; the next cycle judges by it."""

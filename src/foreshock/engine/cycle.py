@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,11 +15,17 @@ from foreshock.alerting.outbox import Delivery, deliveries
 from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
 from foreshock.core.verdicts import Ignorance, Inconclusive, Judgement, Subject
 from foreshock.engine.cohort import Cohort, Judged
-from foreshock.engine.decide import judgement, shares
+from foreshock.engine.decide import Codes, ignorance_of, judgement, shares
+from foreshock.engine.endings import Farewell, Said, farewell
 from foreshock.engine.evidence import evidence_of
 from foreshock.engine.facts import without_thin_metrics
+<<<<<<< HEAD
 from foreshock.engine.gather import Failure, Gathered, Gathers
 from foreshock.engine.watch import Watch
+=======
+from foreshock.engine.gather import Failure, Gathered, Gatherer
+from foreshock.engine.watch import Mark, Watch
+>>>>>>> 058a2f0 (The engine is live: detectors come, change, are suspended and go while it runs; telemetry declared once)
 from foreshock.store.records import CycleChanges, Incident
 
 
@@ -40,7 +46,11 @@ class Summary:
     transitions: tuple[Transition, ...] = ()
     failures: Mapping[Watch, Failure] = field(default_factory=dict)
     scores: dict[Subject, float] = field(default_factory=dict)  # of subjects that are anomalous or were
+<<<<<<< HEAD
     extractor_away: str = ""  # why the configured feature service did not take part
+=======
+    changed: list[Watch] = field(default_factory=list)  # of which something else is said than a cycle ago
+>>>>>>> 058a2f0 (The engine is live: detectors come, change, are suspended and go while it runs; telemetry declared once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +65,21 @@ class _Row:
 
 
 class Cycle:
-    """Judges the due detectors of one datasource; never two at a time. It holds the alerts' states between cycles."""
+    """Judges the due detectors of one datasource; never two at a time.
+
+    `states` holds the alerts' states between cycles; those of several datasources may share one mapping.
+    """
 
     def __init__(
         self,
         gatherer: Gathers,
         ledger: Ledger,
-        states: Mapping[Subject, AlertState],
+        states: MutableMapping[Subject, AlertState],
         *,
         cluster: str,
         external_labels: Mapping[str, str],
     ) -> None:
-        self._gatherer, self._ledger, self.states = gatherer, ledger, dict(states)
+        self._gatherer, self._ledger, self.states = gatherer, ledger, states
         self._cluster, self._external_labels = cluster, external_labels
 
     async def run(self, due: Sequence[tuple[Watch, int]], now_s: float) -> Summary:
@@ -86,7 +99,39 @@ class Cycle:
         if changes.states or changes.incidents or changes.outbox:
             await asyncio.to_thread(self._ledger.commit_cycle, changes)
         self.states.update(states)
+        _mark(due, blocks, gathered, summary)
         return summary
+
+    async def end(self, farewells: Collection[Farewell], at_s: int, now_s: float) -> tuple[Transition, ...]:
+        """End what is open of detectors that are judged no more, and forget those that were deleted.
+
+        Raises:
+            StoreUnavailable: it could not be committed; nothing was published or forgotten.
+
+        """
+        leaving = {(each.namespace, each.name): each for each in farewells}
+        said = Said()
+        for subject, state in self.states.items():
+            each = leaving.get((subject.namespace, subject.name))
+            if each is not None and each.is_about(subject):
+                farewell(
+                    each, state, said, at_s=at_s, now_s=now_s, cluster=self._cluster,
+                    external_labels=self._external_labels,
+                )  # fmt: skip
+        deleted = tuple(key for key, each in leaving.items() if each.forget)
+        gone = set(deleted)
+        kept = tuple(
+            state for state in said.states.values() if (state.subject.namespace, state.subject.name) not in deleted
+        )
+        changes = CycleChanges(
+            now_s, states=kept, incidents=tuple(said.incidents), outbox=tuple(said.outbox), deleted_detectors=deleted
+        )
+        if changes.states or changes.incidents or changes.outbox or changes.deleted_detectors:
+            await asyncio.to_thread(self._ledger.commit_cycle, changes)
+        self.states.update(said.states)
+        for subject in [each for each in self.states if (each.namespace, each.name) in gone]:
+            del self.states[subject]
+        return tuple(said.transitions)
 
     def _judge(self, due: Sequence[tuple[Watch, int]], gathered: Gathered) -> list[tuple[Judged, list[Watch]]]:
         """One block a cohort; windows of detectors that are suspicious already are always looked at in full."""
@@ -169,6 +214,48 @@ class Cycle:
         learning = revision is not None and revision.provisional
         quiet = learning or watch.spec.maintenance_at(said.at_s) is not None
         return advance(self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=quiet)
+
+
+def _mark(
+    due: Sequence[tuple[Watch, int]], blocks: list[tuple[Judged, list[Watch]]], gathered: Gathered, summary: Summary
+) -> None:
+    """Note on every watch what was said of it, and in the summary on which that changed."""
+    for block, owners in blocks:
+        codes, place = block.decisions.codes, 0
+        while place < len(owners):
+            watch = owners[place]
+            n = len(watch.row_of_group)
+            mark = _mark_of(codes[place : place + n])
+            place += n
+            watch.failed_cycles = 0
+            if mark != watch.mark:
+                watch.mark = mark
+                summary.changed.append(watch)
+    for watch, _ in due:
+        if (failure := gathered.failures.get(watch)) is not None:
+            watch.failed_cycles += 1
+            mark = Mark(max(1, len(watch.row_of_group)), 0, len(watch.row_of_group), failure.reason, failure.message)
+        elif not watch.row_of_group:
+            mark = _NOTHING_YET
+        else:
+            continue
+        if mark != watch.mark or 0 < watch.failed_cycles <= FAILED_CYCLES:
+            watch.mark = mark
+            summary.changed.append(watch)
+
+
+FAILED_CYCLES = 3  # in a row, before a datasource that is away is said to be away
+_NOTHING_YET = Mark(0, 0, 0, Ignorance.NO_DATA, "the queries have returned no series so far")
+_ALL_NORMAL = {n: Mark(n, 0, 0) for n in (1, 2)}
+
+
+def _mark_of(codes: Codes) -> Mark:
+    n = len(codes)
+    if n in _ALL_NORMAL and not codes.any():
+        return _ALL_NORMAL[n]
+    reasons = [reason for code in codes.tolist() if (reason := ignorance_of(code)) is not None]
+    anomalous = int((codes != 0).sum()) - len(reasons)
+    return Mark(n, anomalous, len(reasons), reasons[0] if reasons else None)
 
 
 def _say(row: _Row) -> Judgement:

@@ -44,6 +44,11 @@ def code_of(reason: Cause | Ignorance) -> int:
     return _FIRST_IGNORANCE + _IGNORANCE.index(reason)
 
 
+def ignorance_of(code: int) -> Ignorance | None:
+    """Why a window of this code is inconclusive, or None where it is not."""
+    return _IGNORANCE[code - _FIRST_IGNORANCE] if code >= _FIRST_IGNORANCE else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
     """All that a decision looks at, for n windows of n_metrics metrics each."""

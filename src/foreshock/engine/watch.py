@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.alerting.state import AlertPolicy
 from foreshock.core.errors import TooManySeries
-from foreshock.core.verdicts import Subject
+from foreshock.core.verdicts import Ignorance, Subject
 from foreshock.detectors.rules import Rules
 from foreshock.engine.cohort import Cohort
 from foreshock.engine.groups import Group, group_of, too_many
 from foreshock.engine.schedule import Rhythm
 from foreshock.features.schema import Schema
 from foreshock.manifests.detector import AnomalyDetector, Metric
+
+
+class Mark(NamedTuple):
+    """What the newest cycle said of a detector as a whole: how many groups, and how many of them are what."""
+
+    groups: int
+    anomalous: int
+    inconclusive: int
+    ignorance: Ignorance | None = None  # of the first group that is inconclusive
+    message: str = ""
 
 
 class Watch:
@@ -37,6 +49,10 @@ class Watch:
         self.judged_at_s: int | None = None
         self.filled_to_s: int | None = None  # what the rings hold up to; a failed query leaves it behind
         self.generation = 0  # changes with the set of groups, so that routes are laid anew
+        self.mark: Mark | None = None  # None until it was judged once
+        self.failed_cycles = 0  # in a row
+        self.is_retired = False  # replaced or removed: nothing that was learnt for it may be kept
+        self.settling = asyncio.Lock()  # who keeps what was learnt, or retires it, holds this
         if not self.spec.group_by:
             self._new_row(())
 
@@ -73,6 +89,13 @@ class Watch:
             self.cohort.ends_s[row] = self.judged_at_s
         self.generation += 1
         return row
+
+    def retire(self) -> None:
+        """Give back every row; a training that is under way then keeps nothing."""
+        self.is_retired = True
+        for row in self.row_of_group.values():
+            self.cohort.remove(row)
+        self.row_of_group.clear()
 
     def missing_from_s(self, at_s: int) -> int:
         """The first instant that the rings lack: the whole context after a start or a long outage."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from foreshock.engine.cohort import Revision
 from foreshock.engine.gather import MetricSource
 from foreshock.engine.groups import Group, frames_of
 from foreshock.engine.watch import Watch
-from foreshock.lifecycle.train import WARM, train_revision, warm_share
+from foreshock.lifecycle.train import WARM, teaching_rows, train_revision, warm_share
 from foreshock.manifests.detector import fingerprint
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
@@ -31,6 +32,7 @@ from foreshock.store.records import Incident, ModelRecord
 
 _RETRY_S = 3_600  # how soon a detector that is still learning looks again, at the latest
 _RETRY_AFTER_FAILURE_S = 60
+NEVER_S = float("inf")
 
 
 class Artifacts(Protocol):
@@ -48,6 +50,8 @@ class Revisions(Protocol):
 
     def active_model(self, subject: Subject, version: str) -> ModelRecord | None: ...
 
+    def models(self, subject: Subject, *, version: str | None = None) -> tuple[ModelRecord, ...]: ...
+
     def next_revision(self, subject: Subject, version: str) -> int: ...
 
     def incidents(self, *, namespace: str | None = None, name: str | None = None) -> tuple[Incident, ...]: ...
@@ -61,6 +65,8 @@ class Learnt:
     message: str
     next_s: float
     ready: bool
+    share: float = 1.0  # of the warm-up that was measured
+    warm_at_s: float | None = None  # when the warm-up should be over
 
 
 class Trainer:
@@ -70,23 +76,51 @@ class Trainer:
         self._source, self._artifacts, self._revisions, self._executor = source, artifacts, revisions, executor
 
     async def restore(self, watch: Watch, now_s: float) -> Learnt | None:
-        """Install the active revision where it still fits the manifest; None where there is none that does.
+        """Install the pinned or the active revision where it fits the manifest; None where there is none that does.
 
         Raises:
             Damaged: the artifact is not what its digest says; training anew is the cure.
+            NotEnoughHistory: the revision that the manifest pins does not exist, or judges other metrics.
 
         """
-        record = await asyncio.to_thread(self._revisions.active_model, watch.subject, watch.spec.model_line)
-        if record is None or record.details.get("fingerprint") != fingerprint(watch.spec):
-            return None
-        members = record.details["members"]
-        for member in members:
+        spec = watch.spec
+        pinned = spec.pinned_revision
+        if pinned is None:
+            record = await asyncio.to_thread(self._revisions.active_model, watch.subject, spec.model_line)
+            if record is None or record.details.get("fingerprint") != fingerprint(spec):
+                return None
+        else:
+            record = await self._pinned(watch, pinned)
+        loaded: list[tuple[Group, Model, str]] = []
+        for member in record.details["members"]:
             group = tuple((str(name), str(value)) for name, value in member["group"])
             facts, arrays = await asyncio.to_thread(self._artifacts.get, member["digest"])
-            row = watch.row_of(dict(group))
-            watch.cohort.install(row, load(arrays, facts["model"]), _revision(record, member["digest"]))
-        due_s = record.trained_to_s + watch.spec.training.retrain_interval
-        return Learnt(watch.subject, f"{record.name} is active again", max(now_s, due_s), ready=True)
+            loaded.append((group, load(arrays, facts["model"]), member["digest"]))
+        if pinned is not None and any(model.schema != watch.schema for _, model, _ in loaded):
+            raise NotEnoughHistory(
+                f"{record.name} was trained on other metrics or windows; name another model_version."
+            )
+        async with watch.settling:
+            if not watch.is_retired:
+                for group, model, digest in loaded:
+                    watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, digest))
+        if pinned is not None:
+            return Learnt(watch.subject, f"{record.name} is pinned", NEVER_S, ready=True)
+        due_s = record.trained_to_s + spec.training.retrain_interval
+        ready = not record.details.get("provisional")
+        return Learnt(
+            watch.subject, f"{record.name} is active again", max(now_s, due_s) if ready else now_s, ready=ready,
+            share=1.0 if ready else float(record.details.get("warm_share", 0.0)),
+        )  # fmt: skip
+
+    async def _pinned(self, watch: Watch, revision: int) -> ModelRecord:
+        line = watch.spec.model_line
+        records = await asyncio.to_thread(self._revisions.models, watch.subject, version=line)
+        for record in records:
+            if record.revision == revision:
+                return record
+        known = ", ".join(record.name for record in records[:5]) or "none"
+        raise NotEnoughHistory(f"model_version pins {line}-r{revision}, which was never trained; there is {known}.")
 
     async def learn(self, watch: Watch, now_s: float) -> Learnt:
         """Train a new revision on what Prometheus holds of `training.window`, one model a group.
@@ -100,8 +134,9 @@ class Trainer:
         frames = frames_of(watch.manifest, history)
         if not frames:
             return Learnt(
-                watch.subject, "its queries have returned nothing so far", now_s + _RETRY_AFTER_FAILURE_S, ready=False
-            )
+                watch.subject, "its queries have returned nothing so far", now_s + _RETRY_AFTER_FAILURE_S, ready=False,
+                share=0.0,
+            )  # fmt: skip
         share = max(warm_share(frame, spec.training.warm_up) for frame in frames.values())
         incidents = await asyncio.to_thread(
             self._revisions.incidents, namespace=watch.subject.namespace, name=watch.subject.name
@@ -116,7 +151,7 @@ class Trainer:
             except NotEnoughHistory:
                 continue
         if models:
-            await self._keep(watch, models, frames, now_s, provisional=share < 1.0)
+            await self._keep(watch, models, frames, now_s, incidents, share)
         if share < 1.0:
             return _learning(watch, share, now_s)
         return Learnt(
@@ -137,11 +172,10 @@ class Trainer:
         models: Mapping[Group, Model],
         frames: Mapping[Group, Frame],
         now_s: float,
-        *,
-        provisional: bool,
+        incidents: Sequence[Incident],
+        share: float,
     ) -> None:
         spec, subject = watch.spec, watch.subject
-        number = await asyncio.to_thread(self._revisions.next_revision, subject, spec.model_line)
         members: list[dict[str, Any]] = []
         for group, model in models.items():
             arrays, facts = dump(model)
@@ -149,23 +183,36 @@ class Trainer:
             members.append(
                 {"group": list(group), "digest": await asyncio.to_thread(self._artifacts.put, arrays, document)}
             )
+        used, excluded = 0, Counter[str]()
+        for group in models:
+            fired = _fired(frames[group], incidents, Subject(subject.namespace, subject.name, group), now_s)
+            used += _count_rows(watch, frames[group], fired, excluded)
         first, last = min(frame.start_s for frame in frames.values()), max(frame.end_s for frame in frames.values())
         digests: list[str] = [member["digest"] for member in members]
         record = ModelRecord(
             subject=subject,
             version=spec.model_line,
-            revision=number,
+            revision=0,  # counted under the lock
             digest=digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
             algorithm=spec.algorithm,
             trained_from_s=first,
             trained_to_s=last,
-            rows_used=sum(frame.n_times for frame in frames.values()),
+            rows_used=used,
+            rows_excluded=dict(excluded),
             created_s=now_s,
-            details={"fingerprint": fingerprint(spec), "members": members, "provisional": provisional},
-        )
-        await asyncio.to_thread(self._revisions.record_model, record)
-        for member, (group, model) in zip(members, models.items(), strict=True):
-            watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, member["digest"]))
+            details={
+                "fingerprint": fingerprint(spec), "members": members, "provisional": share < 1.0, "warm_share": share,
+                "schema": watch.schema.fingerprint, "budget": str(spec.false_alarm_budget),
+            },
+        )  # fmt: skip
+        async with watch.settling:  # a detector that was changed or deleted meanwhile keeps nothing of this
+            if watch.is_retired:
+                return
+            number = await asyncio.to_thread(self._revisions.next_revision, subject, spec.model_line)
+            record = replace(record, revision=number)
+            await asyncio.to_thread(self._revisions.record_model, record)
+            for member, (group, model) in zip(members, models.items(), strict=True):
+                watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, member["digest"]))
 
 
 def _revision(record: ModelRecord, digest: str) -> Revision:
@@ -185,6 +232,25 @@ def _fired(frame: Frame, incidents: Sequence[Incident], subject: Subject, now_s:
     return fired
 
 
+def _count_rows(watch: Watch, frame: Frame, fired: NDArray[np.bool_], excluded: Counter[str]) -> int:
+    """How many rows taught; the others are counted in `excluded` by their first reason, as rows of the grid."""
+    measured = np.isfinite(frame.values).any(axis=1)
+    named = np.zeros(frame.n_times, np.bool_)
+    for exclusion in watch.spec.training.exclude:
+        named |= (frame.times_s >= exclusion.start) & (frame.times_s < exclusion.end)
+    teaches = teaching_rows(watch.spec, frame, fired)
+    reasons = {
+        "not_measured": ~measured,
+        "incident": measured & fired,
+        "exclude": measured & ~fired & named,
+        "maintenance": measured & ~fired & ~named & ~teaches,
+    }
+    for reason, rows in reasons.items():
+        if count := int(rows.sum()):
+            excluded[reason] += count
+    return int((measured & teaches).sum())
+
+
 def _length_s(frames: Mapping[Group, Frame]) -> int:
     return max(frame.n_times * frame.step_s for frame in frames.values())
 
@@ -198,4 +264,5 @@ def _learning(watch: Watch, share: float, now_s: float) -> Learnt:
         f"learning: {share:.0%} of the warm-up ({format_duration(measured_s)} of {format_duration(warm_up_s)}), "
         f"expected to end at {rfc3339(int(now_s + left_s))}; it judges and does not page until then"
     )
-    return Learnt(watch.subject, message, now_s + min(max(left_s, 60.0), _RETRY_S), ready=False)
+    next_s = now_s + min(max(left_s, 60.0), _RETRY_S)
+    return Learnt(watch.subject, message, next_s, ready=False, share=share, warm_at_s=now_s + left_s)

@@ -89,6 +89,19 @@ class ArtifactStore:
         with _mapped(self._folder / digest, _READ):
             return sum((self._folder / digest / name).stat().st_size for name in (MANIFEST, ARRAYS))
 
+    def touch(self, digests: Collection[str]) -> None:
+        """Let the grace of garbage collection begin now; an artifact that is not there is no error.
+
+        Raises:
+            StoreUnavailable: the folder cannot be written now.
+
+        """
+        for digest in digests:
+            folder = self._folder / digest
+            with _mapped(folder, "marked"):
+                if _DIGEST.fullmatch(digest) and folder.is_dir():
+                    os.utime(folder)
+
     def garbage(self, live: Collection[str], *, older_than_s: float) -> tuple[str, ...]:
         """Remove and return the artifacts that are not among `live` and were last put before `older_than_s` (UTC).
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, bindparam, case, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Select, Table, and_, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from foreshock.alerting.outbox import BACK_OFF_CAP_S, MAX_RETRY_AFTER_S, Attempt, Delivery, Outcome
@@ -240,8 +240,49 @@ class History:
 
     def live_digests(self) -> frozenset[str]:
         """The digests that some record still names: artifacts that garbage collection must keep."""
+        return self._digests(select(schema.models.c.digest, schema.models.c.details))
+
+    def digests_of(self, namespace: str, name: str) -> frozenset[str]:
+        """The digests that the records of one detector name."""
+        table = schema.models
+        its = and_(table.c.namespace == namespace, table.c.name == name)
+        return self._digests(select(table.c.digest, table.c.details).where(its))
+
+    def _digests(self, query: Select[tuple[str, Any]]) -> frozenset[str]:
+        """Of a record of several groups the artifacts are those of its members; its own digest names none."""
         with self._database.reading() as connection:
-            return frozenset(connection.execute(select(schema.models.c.digest).distinct()).scalars())
+            found = set()
+            for digest, details in connection.execute(query):
+                found.add(digest)
+                found.update(member["digest"] for member in details.get("members", ()))
+        return frozenset(found)
+
+    # --- detectors -----------------------------------------------------------------------------------------------
+
+    def detectors(self) -> frozenset[Subject]:
+        """Every detector of which a state, progress or a model is remembered."""
+        with self._database.reading() as connection:
+            found: set[Subject] = set()
+            for table in (schema.alert_states, schema.progress, schema.models):
+                rows_of = connection.execute(select(table.c.namespace, table.c.name).distinct())
+                found.update(Subject(namespace, name) for namespace, name in rows_of)
+        return frozenset(found)
+
+    def told(self, subject: Subject) -> tuple[str, tuple[str, ...]]:
+        """The service of a detector and the sinks that heard of its newest incident; empty where there was none."""
+        table, told = schema.incidents, schema.outbox
+        newest = (
+            select(table.c.id, table.c.service)
+            .where(table.c.namespace == subject.namespace, table.c.name == subject.name)
+            .order_by(table.c.started_at_s.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            incident = connection.execute(newest).first()
+            if incident is None:
+                return "", ()
+            sinks = connection.execute(select(told.c.sink).where(told.c.incident_id == incident.id).distinct())
+            return incident.service, tuple(sorted(sinks.scalars()))
 
     # --- outbox: the port of alerting.outbox ---------------------------------------------------------------------
 

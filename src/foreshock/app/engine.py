@@ -1,0 +1,247 @@
+"""The engine: every detector that it is told of is judged, taught and reported, and none that it is not.
+
+`foreshock run` gives it a folder's manifests, the operator those of the API server. Orders never wait for I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Collection
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import TextIO
+
+import structlog
+
+from foreshock.alerting.outbox import Outbox, Report
+from foreshock.alerting.sinks import build
+from foreshock.alerting.state import AlertState, EndReason
+from foreshock.app.clock import SystemClock
+from foreshock.app.lane import Lane, Leave, Parts
+from foreshock.app.metrics import Metrics
+from foreshock.app.settings import Settings
+from foreshock.core import telemetry
+from foreshock.core.clock import Clock
+from foreshock.core.errors import ForeshockError, StoreUnavailable
+from foreshock.core.verdicts import Subject
+from foreshock.engine.cycle import Summary
+from foreshock.engine.endings import Farewell
+from foreshock.lifecycle.standing import Standing
+from foreshock.manifests.detector import AnomalyDetector
+from foreshock.prometheus.client import PrometheusClient
+from foreshock.prometheus.requests import RangeQuery
+from foreshock.prometheus.responses import Matrix
+from foreshock.prometheus.settings import Datasource
+from foreshock.store.artifacts import ArtifactStore
+from foreshock.store.history import History
+from foreshock.store.records import Backlog, CycleChanges
+
+GRACE_S = 86_400.0  # how long the artifacts of nobody are kept
+_SWEEP_EVERY_S = 3_600.0
+_BACKLOG_EVERY_S = 10.0
+_FLUSH_WITHIN_S = 5.0
+_log = structlog.get_logger("foreshock")
+
+
+def _unheard(_: object) -> None:
+    """Nobody listens."""
+
+
+class Engine:
+    """Orders may be given at any time, also before `run`; the newest one of a detector is the one that counts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        history: History,
+        *,
+        clock: Clock | None = None,
+        executor: Executor | None = None,
+        metrics: Metrics | None = None,
+        events: TextIO | None = None,
+        on_cycle: Callable[[Summary], None] = _unheard,
+        on_change: Callable[[Subject], None] = _unheard,
+    ) -> None:
+        self._settings, self._history = settings, history
+        self._clock = clock or SystemClock()
+        self._metrics = metrics or Metrics()
+        self._artifacts = ArtifactStore(settings.artifacts_folder)
+        # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
+        self._executor = executor or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._outbox = Outbox(
+            history,
+            [build(each, stream=events) for each in settings.sinks_by_name.values()],
+            self._clock,
+            report=self._delivered,
+        )
+        self._states: dict[Subject, AlertState] = {}
+        self._parts = Parts(
+            settings, self._clock, self._metrics, _Ledger(history, self._artifacts), history, self._artifacts,
+            self._executor, self._states,
+            committed=self._outbox.notify, changed=on_change, cycled=on_cycle,
+        )  # fmt: skip
+        self._lanes: dict[str, Lane] = {}
+        self._lane_of: dict[Subject, str] = {}
+        self._waiting: dict[Subject, AnomalyDetector | Leave] = {}  # orders from before `run`
+        self._tasks: asyncio.TaskGroup | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self.backlog: tuple[Backlog, ...] = ()
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def put(self, detector: AnomalyDetector) -> None:
+        """Judge this detector, new or changed; it must name only what the settings know."""
+        subject = detector.subject
+        if self._tasks is None:
+            self._waiting[subject] = detector
+            return
+        source = self._settings.datasource(detector.spec.datasource)
+        before = self._lane_of.get(subject)
+        if before is not None and before != source.name:
+            self._lanes[before].order(subject, Leave(None))
+        self._lane_of[subject] = source.name
+        self._lane(source).order(subject, detector)
+
+    def remove(self, detector: AnomalyDetector) -> None:
+        """Judge this detector no more: its open incidents expire, its state goes, its artifacts after a day."""
+        subject = detector.subject
+        sinks = tuple(sink.name for sink in self._settings.sinks_for(detector.spec.sinks))
+        self._leave(
+            Farewell(
+                subject.namespace, subject.name, EndReason.DETECTOR_DELETED, detector.spec.target_service, sinks,
+                forget=True,
+            ),
+            detector.spec.datasource,
+        )  # fmt: skip
+
+    async def remove_vanished(self, known: Collection[Subject], is_ours: Callable[[str], bool]) -> int:
+        """Remove what the database remembers and nobody wrote down any more, in the namespaces that are ours."""
+        gone = [
+            subject
+            for subject in await asyncio.to_thread(self._history.detectors)
+            if subject not in known and is_ours(subject.namespace)
+        ]
+        for subject in gone:
+            service, sinks = await asyncio.to_thread(self._history.told, subject)
+            usual = tuple(sink.name for sink in self._settings.sinks_for(None))
+            self._leave(
+                Farewell(
+                    subject.namespace, subject.name, EndReason.DETECTOR_DELETED, service, sinks or usual, forget=True
+                ),
+                None,
+            )
+        return len(gone)
+
+    def standing(self, subject: Subject) -> Standing | None:
+        """How a detector stands, or None where it was not taken up yet."""
+        lane = self._lanes.get(self._lane_of.get(subject, ""))
+        return lane.standing(subject) if lane is not None else None
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled; what was decided is committed, what was not sent yet waits in the outbox."""
+        try:
+            self._states.update(await asyncio.to_thread(self._history.load_alert_states))
+            async with self._stack, asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                waiting, self._waiting = self._waiting, {}
+                for wanted in waiting.values():
+                    if isinstance(wanted, AnomalyDetector):
+                        self.put(wanted)
+                tasks.create_task(self._outbox.run())
+                tasks.create_task(self._sweep())
+                tasks.create_task(self._watch_backlog())
+        finally:
+            self._tasks = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FLUSH_WITHIN_S):
+                    await self._outbox.flush()
+            await self._outbox.close()
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, farewell: Farewell, datasource: str | None) -> None:
+        subject = Subject(farewell.namespace, farewell.name)
+        if self._tasks is None:
+            self._waiting.pop(subject, None)  # what the database knows of it is found by `remove_vanished`
+            return
+        lane = self._lanes.get(self._lane_of.pop(subject, ""))
+        if lane is None:
+            lane = self._lane(self._settings.datasource(datasource))
+        lane.order(subject, Leave(farewell))
+
+    def _lane(self, source: Datasource) -> Lane:
+        lane = self._lanes.get(source.name)
+        if lane is None:
+            assert self._tasks is not None
+            client = PrometheusClient(source)
+            lane = self._lanes[source.name] = Lane(source, _Metered(client, self._metrics), self._parts)
+            self._tasks.create_task(self._live(lane, client))
+        return lane
+
+    async def _live(self, lane: Lane, client: PrometheusClient) -> None:
+        await self._stack.enter_async_context(client)
+        assert self._tasks is not None
+        self._tasks.create_task(lane.judge())
+        self._tasks.create_task(lane.learn())
+
+    async def _sweep(self) -> None:
+        """Remove the artifacts that no record has named for a day."""
+        while True:
+            await self._clock.sleep(_SWEEP_EVERY_S)
+            try:
+                await asyncio.to_thread(self.sweep_artifacts)
+            except ForeshockError as error:
+                _log.warning("artifacts were not swept", reason=error.reason, message=str(error))
+
+    def sweep_artifacts(self, *, grace_s: float = GRACE_S) -> tuple[str, ...]:
+        """Remove and return what nobody names and was put, or left by its detector, more than `grace_s` ago.
+
+        Raises:
+            StoreUnavailable: the database or the folder is away.
+
+        """
+        live = self._history.live_digests()
+        return self._artifacts.garbage(live, older_than_s=self._clock.now_s() - grace_s)
+
+    async def _watch_backlog(self) -> None:
+        while True:
+            try:
+                self.backlog = await asyncio.to_thread(self._history.backlog)
+                self._metrics.backlog(self.backlog, self._clock.now_s())
+            except ForeshockError:
+                self._metrics.count(telemetry.STORE_UNAVAILABLE)
+            await self._clock.sleep(_BACKLOG_EVERY_S)
+
+    def _delivered(self, report: Report) -> None:
+        self._metrics.delivery(report.sink, report.outcome.value)
+        if report.message:
+            _log.warning(report.message, sink=report.sink, outcome=report.outcome.value)
+
+
+class _Ledger:
+    """The database, with the artifacts of those that leave: their grace begins when nobody names them any more."""
+
+    def __init__(self, history: History, artifacts: ArtifactStore) -> None:
+        self._history, self._artifacts = history, artifacts
+
+    def commit_cycle(self, changes: CycleChanges) -> None:
+        left = frozenset[str]().union(*(self._history.digests_of(*each) for each in changes.deleted_detectors))
+        self._history.commit_cycle(changes)
+        with contextlib.suppress(StoreUnavailable):  # then the grace counts from when they were put
+            self._artifacts.touch(left - self._history.live_digests() if left else left)
+
+
+class _Metered:
+    """A datasource whose queries are timed."""
+
+    def __init__(self, client: PrometheusClient, metrics: Metrics) -> None:
+        self._client, self._metrics = client, metrics
+
+    async def range(self, query: RangeQuery, *, deadline_s: float | None = None) -> Matrix:
+        with self._metrics.timed(telemetry.QUERY_SECONDS, self._client.datasource.name):
+            return await self._client.range(query, deadline_s=deadline_s)
+
+    async def now_s(self, *, deadline_s: float | None = None) -> float:
+        return await self._client.now_s(deadline_s=deadline_s)

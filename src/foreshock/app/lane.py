@@ -1,0 +1,378 @@
+"""One datasource with the detectors that it serves: they come, change and go while it judges and learns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from foreshock.alerting.state import AlertState, EndReason, Phase, Transition
+from foreshock.app.changes import Cohorts, successor, watch_of
+from foreshock.app.metrics import Metrics
+from foreshock.app.settings import Settings
+from foreshock.core import telemetry
+from foreshock.core.clock import Clock
+from foreshock.core.errors import Damaged, ForeshockError, StoreUnavailable
+from foreshock.core.verdicts import Subject
+from foreshock.engine.cycle import Cycle, Ledger, Summary
+from foreshock.engine.endings import Farewell
+from foreshock.engine.gather import Gatherer, MetricSource
+from foreshock.engine.watch import Watch
+from foreshock.lifecycle.standing import Standing, Trouble
+from foreshock.lifecycle.trainer import Artifacts, Learnt, Revisions, Trainer
+from foreshock.manifests.detector import AnomalyDetector
+from foreshock.prometheus.settings import Datasource
+
+_RESYNC_S = 3_600  # how often a ring is read anew, for samples that came late
+_STORE_PAUSE_S = 5.0
+_GATHER_CHANGES_S = 0.25  # those that arrive together are applied together: each set of detectors is planned once
+_log = structlog.get_logger("foreshock")
+
+
+class Source(MetricSource, Protocol):
+    """The port to a datasource: ranges, and its own time."""
+
+    async def now_s(self, *, deadline_s: float | None = None) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all lanes share. `states` are the alerts of all of them: a detector may change its datasource."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    ledger: Ledger
+    revisions: Revisions
+    artifacts: Artifacts
+    executor: Executor
+    states: MutableMapping[Subject, AlertState]
+    committed: Callable[[], None]  # rows wait in the outbox
+    changed: Callable[[Subject], None]  # something else is to be said of this detector
+    cycled: Callable[[Summary], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """An order to judge a detector no more. `silently`: another lane goes on with it."""
+
+    farewell: Farewell | None
+
+
+@dataclass(slots=True)
+class _Said:
+    """What was learnt about one detector, and what the log said last."""
+
+    learnt: Learnt | None = None
+    trouble: Trouble | None = None
+    logged: str = ""
+
+
+@dataclass(slots=True)
+class Lane:
+    """A slow datasource delays nobody else: each has its cycles, its trainer and its clock."""
+
+    source: Datasource
+    client: Source
+    parts: Parts
+    watches: dict[Subject, Watch] = field(default_factory=dict)
+    suspended: set[Subject] = field(default_factory=set)
+    _orders: dict[Subject, AnomalyDetector | Leave] = field(default_factory=dict)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _to_restore: deque[Subject] = field(default_factory=deque)
+    _train_at_s: dict[Subject, float] = field(default_factory=dict)
+    _said: dict[Subject, _Said] = field(default_factory=dict)
+    _cohorts: Cohorts = field(default_factory=Cohorts)
+    _gatherer: Gatherer = field(init=False)
+    _cycle: Cycle = field(init=False)
+    _trainer: Trainer = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts, settings = self.parts, self.parts.settings
+        self._gatherer = Gatherer(self.client)
+        self._cycle = Cycle(
+            self._gatherer, parts.ledger, parts.states,
+            cluster=settings.cluster, external_labels=settings.external_labels,
+        )  # fmt: skip
+        self._trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
+
+    def order(self, subject: Subject, wanted: AnomalyDetector | Leave) -> None:
+        """Take effect between two cycles; the newest order of a detector is the one that counts."""
+        self._orders[subject] = wanted
+        self._news.set()
+
+    def standing(self, subject: Subject) -> Standing | None:
+        """How a detector stands, or None where this lane does not know it."""
+        watch, said = self.watches.get(subject), self._said.get(subject, _Said())
+        if watch is None:
+            return Standing(is_suspended=True) if subject in self.suspended else None
+        revisions = [watch.cohort.revisions[row] for row in watch.row_of_group.values()]
+        firing = []
+        if watch.mark is not None and self.parts.states:
+            for group in watch.row_of_group:
+                each = Subject(subject.namespace, subject.name, group)
+                state = self.parts.states.get(each)
+                if state is not None and state.phase is Phase.FIRING and state.incident is not None:
+                    firing.append((each, state.incident))
+        return Standing(
+            mark=watch.mark,
+            failed_cycles=watch.failed_cycles,
+            learnt=said.learnt,
+            trouble=said.trouble,
+            revision=next((revision for revision in revisions if revision is not None), None),
+            firing=tuple(firing),
+        )
+
+    async def judge(self) -> None:
+        """Cycles one after another, each over every detector that is due; orders are carried out in between."""
+        clock = self.parts.clock
+        offset_s = await self._skew_s()
+        resynced_s = clock.monotonic_s()
+        while True:
+            await self._carry_out()
+            now_s = clock.now_s() + offset_s
+            due = [
+                (watch, at_s)
+                for watch in self.watches.values()
+                if (at_s := watch.rhythm.latest_s(now_s)) > (watch.judged_at_s or 0)
+            ]
+            if due:
+                await self._run_cycle(due, now_s)
+                if clock.monotonic_s() - resynced_s > _RESYNC_S:
+                    resynced_s = clock.monotonic_s()
+                    for watch in self.watches.values():
+                        watch.forget_samples()
+                    offset_s = await self._skew_s()
+            now_s = clock.now_s() + offset_s
+            rhythms = {watch.rhythm for watch in self.watches.values()}
+            waits = [rhythm.next_due_s(rhythm.latest_s(now_s)) - now_s for rhythm in rhythms]
+            await self._rest(max(0.05, min(waits, default=60.0)))
+
+    async def learn(self) -> None:
+        """Restore what was learnt of whoever came, then train whoever is due, for ever."""
+        clock = self.parts.clock
+        while True:
+            now_s = clock.now_s()
+            if self._to_restore:
+                subject = self._to_restore.popleft()
+                if (watch := self.watches.get(subject)) is not None:
+                    await self._restore(watch, now_s)
+                continue
+            due = min(self._train_at_s, key=self._train_at_s.__getitem__, default=None)
+            if due is not None and self._train_at_s[due] <= now_s:
+                await self._learn(self.watches[due], now_s)
+            else:
+                await clock.sleep(0.5)
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    async def _rest(self, duration_s: float) -> None:
+        """Sleep until something is due or an order arrives, and a moment longer for those that arrive with it."""
+        sleeper = asyncio.ensure_future(self.parts.clock.sleep(duration_s))
+        waiter = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait((sleeper, waiter), return_when=asyncio.FIRST_COMPLETED)
+            if not sleeper.done():
+                await self.parts.clock.sleep(min(_GATHER_CHANGES_S, duration_s))
+        finally:
+            sleeper.cancel()
+            waiter.cancel()
+
+    async def _carry_out(self) -> None:
+        self._news.clear()
+        orders, self._orders = self._orders, {}
+        if not orders:
+            return
+        farewells = []
+        known: dict[Subject, list[Subject]] = {}
+        for each in self.parts.states:
+            known.setdefault(Subject(each.namespace, each.name), []).append(each)
+        for number, (subject, wanted) in enumerate(orders.items()):
+            if number % 100 == 99:
+                await asyncio.sleep(0)  # ten thousand at once must not hold up deliveries and probes
+            try:
+                if isinstance(wanted, Leave):
+                    await self._drop(subject)
+                    self.suspended.discard(subject)
+                    farewells += [] if wanted.farewell is None else [wanted.farewell]
+                elif wanted.spec.suspend:
+                    await self._drop(subject)
+                    self.suspended.add(subject)
+                    farewells.append(self._farewell(wanted, EndReason.SUSPENDED))
+                else:
+                    self.suspended.discard(subject)
+                    farewells += await self._put(wanted, known.get(subject, []))
+            except ForeshockError as error:
+                self._say(subject, str(error), reason=error.reason)
+            self.parts.changed(subject)
+        self._gatherer.forget()
+        self._cohorts.forget_empty()
+        self.parts.metrics.show(telemetry.DETECTORS, len(self.watches), self.source.name)
+        await self._end(farewells)
+
+    async def _put(self, detector: AnomalyDetector, known: list[Subject]) -> list[Farewell]:
+        subject = detector.subject
+        old = self.watches.get(subject)
+        sinks = tuple(sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks))
+        if old is None:
+            new = watch_of(detector, self.source, self._cohorts, sinks)
+            self._to_restore.append(subject)
+        else:
+            async with old.settling:
+                new, is_trained = successor(old, detector, self.source, self._cohorts, sinks)
+                old.retire()
+            if not is_trained:
+                self._to_restore.append(subject)
+                self._train_at_s.pop(subject, None)
+        for each in known:  # a group that fires is judged also before its series is back
+            if tuple(name for name, _ in each.group) == tuple(sorted(detector.spec.group_by)):
+                new.row_of(dict(each.group))
+        self.watches[subject] = new
+        if old is not None and set(old.spec.group_by) != set(detector.spec.group_by):
+            return [self._farewell(detector, EndReason.DETECTOR_DELETED, keep=detector.spec.group_by)]
+        return []
+
+    def _farewell(
+        self, detector: AnomalyDetector, reason: EndReason, *, keep: tuple[str, ...] | None = None
+    ) -> Farewell:
+        sinks = tuple(sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks))
+        subject = detector.subject
+        return Farewell(subject.namespace, subject.name, reason, detector.spec.target_service, sinks, keep=keep)
+
+    async def _drop(self, subject: Subject) -> None:
+        watch = self.watches.pop(subject, None)
+        self._train_at_s.pop(subject, None)
+        self._said.pop(subject, None)
+        if watch is not None:
+            groups = [",".join(f"{name}={value}" for name, value in group) for group in watch.row_of_group]
+            self.parts.metrics.forget((subject.detector, group) for group in groups)
+            async with watch.settling:
+                watch.retire()
+
+    async def _end(self, farewells: list[Farewell]) -> None:
+        """Commit the farewells; while the database is away nothing else is decided either."""
+        while farewells:
+            now_s = self.parts.clock.now_s()
+            try:
+                transitions = await self._cycle.end(farewells, int(now_s), now_s)
+            except StoreUnavailable as error:
+                self._store_is_away(error)
+                await self.parts.clock.sleep(_STORE_PAUSE_S)
+                continue
+            self._announce(transitions)
+            return
+
+    # --- cycles ---------------------------------------------------------------------------------------------------
+
+    async def _run_cycle(self, due: list[tuple[Watch, int]], now_s: float) -> None:
+        parts = self.parts
+        began_s = parts.clock.monotonic_s()
+        known = [watch for watch, _ in due if watch.judged_at_s is not None]
+        try:
+            summary = await self._cycle.run(due, now_s)
+        except StoreUnavailable as error:
+            self._store_is_away(error)
+            await parts.clock.sleep(_STORE_PAUSE_S)
+            return
+        took_s = parts.clock.monotonic_s() - began_s
+        parts.metrics.cycle(self.source.name, summary, took_s)
+        # of who was judged before: what has just come is late by its nature. Without data it grows
+        newest_s = [watch.filled_to_s + watch.rhythm.offset_s for watch in known if watch.filled_to_s is not None]
+        if newest_s:
+            parts.metrics.show(telemetry.CYCLE_LAG, max(0.0, now_s + took_s - min(newest_s)), self.source.name)
+        for watch, failure in summary.failures.items():
+            self._say(watch.subject, failure.message, reason=failure.reason)
+        for watch, _ in due:
+            said = self._said.get(watch.subject)
+            if said is not None and said.logged.startswith("!") and watch not in summary.failures:
+                self._say(watch.subject, "its data is there again")
+        self._announce(summary.transitions)
+        for watch in summary.changed:
+            parts.changed(watch.subject)
+        parts.cycled(summary)
+
+    def _announce(self, transitions: tuple[Transition, ...]) -> None:
+        for transition in transitions:
+            _log.info(
+                "alert", status=transition.kind.value, subject=str(transition.subject), incident=transition.incident_id,
+                score=round(transition.score, 3), top=[each.metric for each in transition.contributions[:3]],
+                reason=transition.reason.value if transition.reason else None,
+            )  # fmt: skip
+            self.parts.changed(Subject(transition.subject.namespace, transition.subject.name))
+        if transitions:
+            self.parts.committed()
+
+    def _store_is_away(self, error: StoreUnavailable) -> None:
+        self.parts.metrics.count(telemetry.STORE_UNAVAILABLE)
+        _log.error("nothing was published", reason=error.reason, message=str(error))
+
+    async def _skew_s(self) -> float:
+        """How far the datasource's clock is ahead of ours: windows end where its data does."""
+        try:
+            return await self.client.now_s(deadline_s=5.0) - self.parts.clock.now_s()
+        except ForeshockError:
+            return 0.0
+
+    # --- learning -------------------------------------------------------------------------------------------------
+
+    async def _restore(self, watch: Watch, now_s: float) -> None:
+        subject = watch.subject
+        try:
+            learnt = await self._trainer.restore(watch, now_s)
+        except ForeshockError as error:
+            if isinstance(error, Damaged):
+                self.parts.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
+            pinned = watch.spec.pinned_revision is not None
+            again_s = 60.0 if error.retryable or pinned else 0.0
+            self._learnt(watch, None, now_s + again_s, Trouble(error.reason, str(error)))
+            if error.retryable or pinned:  # nothing else may judge where a revision is pinned
+                self._train_at_s.pop(subject, None)
+                asyncio.get_running_loop().call_later(again_s, self._to_restore.append, subject)
+            return
+        if learnt is None:
+            self._train_at_s.setdefault(subject, now_s)
+        else:
+            self._learnt(watch, learnt, learnt.next_s)
+
+    async def _learn(self, watch: Watch, now_s: float) -> None:
+        began_s = self.parts.clock.monotonic_s()
+        try:
+            learnt = await self._trainer.learn(watch, now_s)
+        except ForeshockError as error:
+            again_s = now_s + (60.0 if error.retryable else 600.0)
+            self._learnt(watch, None, again_s, Trouble(error.reason, str(error)))
+            return
+        self.parts.metrics.observe(telemetry.TRAINING_SECONDS, self.parts.clock.monotonic_s() - began_s)
+        self._learnt(watch, learnt, learnt.next_s)
+
+    def _learnt(self, watch: Watch, learnt: Learnt | None, next_s: float, trouble: Trouble | None = None) -> None:
+        """Note what a round of learning came to, unless the detector was changed or removed meanwhile."""
+        subject = watch.subject
+        if self.watches.get(subject) is not watch:
+            return
+        self._train_at_s[subject] = next_s
+        said = self._said.setdefault(subject, _Said())
+        said.trouble = trouble
+        if learnt is not None:
+            said.learnt = learnt
+            self._say(subject, learnt.message)
+        elif trouble is not None:
+            self._say(subject, trouble.message, reason=trouble.reason)
+        self.parts.changed(subject)
+
+    def _say(self, subject: Subject, message: str, *, reason: str | None = None) -> None:
+        """Log what changed about a detector, once."""
+        key = f"!{reason}" if reason else message
+        said = self._said.setdefault(subject, _Said())
+        if said.logged == key:
+            return
+        said.logged = key
+        if reason:
+            _log.warning(message, detector=str(subject), reason=str(reason))
+        else:
+            _log.info(message, detector=str(subject))

@@ -1,0 +1,87 @@
+"""Every metric that Foreshock shows about itself: the one list. Who does the work counts; the documentation is a test.
+
+Names follow Prometheus' conventions: base units, `_total` on what only grows. No label takes more values than an
+administrator or a manifest gave names: datasources, sinks, detectors, and the closed lists of reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family as `/metrics` shows it; `help` is a sentence that the documentation repeats."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+CYCLES: Final = Metric("foreshock_cycles_total", "counter", "Windows judged.", ("datasource", "verdict"))
+CYCLES_MISSED: Final = Metric(
+    "foreshock_cycles_missed_total", "counter", "Windows that were due and never judged.", ("datasource",)
+)
+CYCLE_SECONDS: Final = Metric("foreshock_cycle_seconds", "histogram", "Duration of a cycle.", ("datasource",))
+CYCLE_LAG: Final = Metric(
+    "foreshock_cycle_lag_seconds", "gauge",
+    "How long after its data was there the newest window waits or waited for its verdict.", ("datasource",),
+)  # fmt: skip
+QUERY_SECONDS: Final = Metric(
+    "foreshock_query_seconds", "histogram", "Duration of a query, retries included.", ("datasource",)
+)
+QUERY_ERRORS: Final = Metric(
+    "foreshock_query_errors_total", "counter", "Detectors that a cycle could not judge, by reason.",
+    ("datasource", "reason"),
+)  # fmt: skip
+THROTTLE_ASKED: Final = Metric(
+    "foreshock_throttle_asked_total", "counter", "Windows that the cheap check saw, forced ones aside."
+)
+THROTTLE_PASSED: Final = Metric(
+    "foreshock_throttle_passed_total", "counter", "Of these, windows that the full model looked at."
+)
+SCORE: Final = Metric(
+    "foreshock_score", "gauge", "Score of subjects that are or were anomalous.", ("detector", "group")
+)
+DETECTORS: Final = Metric("foreshock_detectors", "gauge", "Detectors that are judged.", ("datasource",))
+TRAINING_SECONDS: Final = Metric("foreshock_training_seconds", "histogram", "Duration of a training.")
+MODEL_LOAD_FAILURES: Final = Metric(
+    "foreshock_model_load_failures_total", "counter", "Models that could not be restored, by reason.", ("reason",)
+)
+DELIVERIES: Final = Metric(
+    "foreshock_deliveries_total", "counter", "Attempts to deliver an event.", ("sink", "outcome")
+)
+SINK_ERRORS: Final = Metric(
+    "foreshock_sink_errors_total", "counter", "Attempts to deliver an event that failed.", ("sink",)
+)
+OUTBOX_PENDING: Final = Metric("foreshock_outbox_pending", "gauge", "Events that a sink has not taken yet.", ("sink",))
+OUTBOX_OLDEST: Final = Metric(
+    "foreshock_outbox_oldest_seconds", "gauge", "Age of the oldest event that a sink has not taken yet.", ("sink",)
+)
+STORE_UNAVAILABLE: Final = Metric(
+    "foreshock_store_unavailable_total", "counter", "Decisions that were not published: the database was away."
+)
+DROPPED: Final = Metric("foreshock_dropped_total", "counter", "What was left out on purpose, by reason.", ("reason",))
+LEADER: Final = Metric("foreshock_leader", "gauge", "1 where this process leads, else 0.")
+STATUS_WRITES: Final = Metric(
+    "foreshock_status_writes_total", "counter", "Writes to the Kubernetes API, by kind and outcome.",
+    ("kind", "outcome"),
+)  # fmt: skip
+WATCH_RELISTS: Final = Metric(
+    "foreshock_watch_relists_total", "counter", "Complete lists that were asked for, by kind and reason.",
+    ("kind", "reason"),
+)  # fmt: skip
+WATCH_OBJECTS: Final = Metric("foreshock_watch_objects", "gauge", "Objects known from the API server.", ("kind",))
+WATCH_EVENTS: Final = Metric(
+    "foreshock_watch_events_total", "counter", "Changes that the API server reported.", ("kind",)
+)
+
+METRICS: Final = (
+    CYCLES, CYCLES_MISSED, CYCLE_SECONDS, CYCLE_LAG, QUERY_SECONDS, QUERY_ERRORS, THROTTLE_ASKED, THROTTLE_PASSED,
+    SCORE, DETECTORS, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES, SINK_ERRORS, OUTBOX_PENDING, OUTBOX_OLDEST,
+    STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS, WATCH_OBJECTS, WATCH_EVENTS,
+)  # fmt: skip

@@ -1,0 +1,32 @@
+"""How one detector stands right now, as plain values: what a status, a page or a test asks the engine for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foreshock.alerting.state import OpenIncident
+from foreshock.core.verdicts import Subject
+from foreshock.engine.cohort import Revision
+from foreshock.engine.watch import Mark
+from foreshock.lifecycle.trainer import Learnt
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a detector has no new model: a reason of the error tree, and its sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything is None or empty until the engine knows better."""
+
+    is_suspended: bool = False
+    mark: Mark | None = None
+    failed_cycles: int = 0  # in a row
+    learnt: Learnt | None = None
+    trouble: Trouble | None = None
+    revision: Revision | None = None  # what judges; of groups, that of the first one that has a model
+    firing: tuple[tuple[Subject, OpenIncident], ...] = ()
