@@ -1,0 +1,189 @@
+"""The live engine on a real Prometheus: detectors come, change, are suspended and go, and no alert is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.app.hurried import HurriedClock, until
+
+from foreshock.alerting.state import EndReason, Kind
+from foreshock.app.engine import Engine
+from foreshock.app.settings import Overrides, Settings, load_settings
+from foreshock.app.shop import Series, openmetrics_lines
+from foreshock.core.verdicts import Subject
+from foreshock.manifests.detector import AnomalyDetector
+from foreshock.prometheus.local_server import LocalPrometheus, backfill, running
+from foreshock.store.history import History
+
+HEALTHY, BROKEN = "healthy_wait", "broken_wait"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
+    """A day until well after now, so that instants yet to come hold samples; one series breaks in five minutes."""
+    folder = tmp_path_factory.mktemp("shop")
+    chance, now_s = np.random.default_rng(3), int(time.time())
+    times_s = np.arange(now_s // 60 * 60 - 86_400, now_s // 60 * 60 + 7200, 60)
+    healthy, broken = (40.0 + chance.normal(0, 2, times_s.size) for _ in range(2))
+    broken[times_s > now_s + 300] += 300.0
+    named = ((HEALTHY, healthy), (BROKEN, broken))
+    series = [Series(name, "gauge", "A test.", (), times_s, values) for name, values in named]
+    file = folder / "shop.om"
+    file.write_text("".join(openmetrics_lines(tuple(series))))
+    backfill(folder / "data", file)
+    with running(folder) as server:
+        yield server
+
+
+def detector(name: str = "checkout", *, query: str = BROKEN, **spec: Any) -> AnomalyDetector:
+    """A detector that has learnt enough from half a day."""
+    training = {"window": "1d", "warm_up": "12h", "retrain_interval": "1d"}
+    fields = {
+        "target_service": "checkout", "prometheus_query": query, "detection_window": "10m", "query_offset": "0s",
+        "keep_firing_for": "1h", "training": training,
+    }  # fmt: skip
+    return AnomalyDetector.model_validate(
+        {
+            "apiVersion": "devopsroles.com/v1",
+            "kind": "AnomalyDetector",
+            "metadata": {"name": name},
+            "spec": fields | spec,
+        }
+    )
+
+
+class Running:
+    """One engine with its database, its clock and what it told the world."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.clock, self.stream = settings, HurriedClock(), io.StringIO()
+        self.history = History(settings.database)
+        self.engine = Engine(
+            settings, self.history, clock=self.clock, executor=ThreadPoolExecutor(1), events=self.stream
+        )
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line)["data"] for line in self.stream.getvalue().splitlines()]
+
+    async def until_it_fires(self, subject: Subject) -> None:
+        await until(lambda: bool((now := self.engine.standing(subject)) and now.revision))
+        self.clock.skip(900)
+        await until(lambda: bool((now := self.engine.standing(subject)) and now.firing))
+        await until(lambda: bool(self.events))
+
+
+@contextlib.asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Running]:
+    run = Running(settings)
+    task = asyncio.create_task(run.engine.run())
+    try:
+        yield run
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        run.history.close()
+
+
+@pytest.fixture
+def settings(shop: LocalPrometheus, tmp_path: Path) -> Settings:
+    return load_settings(
+        None, {}, Overrides(shop.url, f"sqlite:///{tmp_path / 'state.db'}", str(tmp_path / "models"), "127.0.0.1:0")
+    )
+
+
+SUBJECT = Subject("default", "checkout")
+
+
+async def test_a_change_keeps_the_alert_and_the_model_and_a_deletion_leaves_nothing(settings: Settings) -> None:
+    """Severity changes: same incident, same revision. Deleted: expired once, no row, no artifact after the grace."""
+    async with _running(settings) as run:
+        run.engine.put(detector())
+        await run.until_it_fires(SUBJECT)
+        before = run.engine.standing(SUBJECT)
+        assert before is not None
+        run.engine.put(detector(alert_severity="critical"))
+        watches = run.engine._lanes["default"].watches
+        await until(lambda: (now := watches[SUBJECT]).spec.alert_severity == "critical" and now.mark is not None)
+        after = run.engine.standing(SUBJECT)
+        assert after is not None
+        assert after.revision == before.revision
+        assert [incident.incident_id for _, incident in after.firing] == [
+            incident.incident_id for _, incident in before.firing
+        ]
+        assert len(run.history.models(SUBJECT)) == 1
+        digests = run.history.live_digests()
+        run.engine.remove(detector())
+        await until(lambda: len(run.events) == 2)
+        firing, gone = run.events
+        assert (gone["status"], gone["reason"], gone["incident"]) == ("expired", "detector_deleted", firing["incident"])
+        assert run.engine.standing(SUBJECT) is None
+        assert run.history.detectors() == frozenset()
+        assert run.history.load_alert_states() == {}
+        (incident,) = run.history.incidents()
+        assert (incident.status, incident.reason) == (Kind.EXPIRED, EndReason.DETECTOR_DELETED)
+        assert run.engine.sweep_artifacts(grace_s=3600) == ()
+        assert set(run.engine.sweep_artifacts(grace_s=-1)) == digests
+
+
+async def test_suspended_ends_as_suspended_and_resumes_with_its_model(settings: Settings) -> None:
+    """Nobody judges while it is suspended; resumed, the model that it had judges again and a new incident begins."""
+    async with _running(settings) as run:
+        run.engine.put(detector())
+        await run.until_it_fires(SUBJECT)
+        run.engine.put(detector(suspend=True))
+        await until(lambda: len(run.events) == 2)
+        assert (run.events[1]["status"], run.events[1]["reason"]) == ("expired", "suspended")
+        standing = run.engine.standing(SUBJECT)
+        assert standing is not None
+        assert standing.is_suspended
+        run.engine.put(detector())
+        run.clock.skip(60)
+        await until(lambda: len(run.events) == 3)
+        assert run.events[2]["status"] == "firing"
+        assert run.events[2]["incident"] != run.events[0]["incident"]
+        assert len(run.history.models(SUBJECT)) == 1
+
+
+async def test_what_was_deleted_while_nobody_looked_ends_at_the_next_start(settings: Settings) -> None:
+    """After a restart the database still knows the detector: it ends unless somebody else's namespace holds it."""
+    async with _running(settings) as run:
+        run.engine.put(detector())
+        await run.until_it_fires(SUBJECT)
+    async with _running(settings) as run:
+        run.engine.put(detector("other", query=HEALTHY))
+        await until(lambda: run.engine.standing(Subject("default", "other")) is not None)
+        known = {Subject("default", "other")}
+        assert await run.engine.remove_vanished(known, lambda namespace: namespace == "shop") == 0
+        assert await run.engine.remove_vanished(known, lambda _: True) == 1
+        await until(lambda: bool(run.events))
+        assert [(each["status"], each["reason"], each["service"]) for each in run.events] == [
+            ("expired", "detector_deleted", "checkout")
+        ]
+        assert SUBJECT not in run.history.detectors()
+
+
+async def test_another_query_is_not_judged_by_the_old_model(settings: Settings) -> None:
+    """A model of one query knows nothing about another: the changed detector has none until it has learnt anew."""
+    async with _running(settings) as run:
+        run.engine.put(detector(query=HEALTHY))
+        await until(lambda: bool((now := run.engine.standing(SUBJECT)) and now.revision))
+        run.engine.put(detector(query=f"{HEALTHY} * 1000"))
+        await until(lambda: len(run.history.models(SUBJECT)) == 2)
+        run.clock.skip(60)
+        watch = run.engine._lanes["default"].watches[SUBJECT]
+        await until(lambda: watch.mark is not None and watch.mark.inconclusive == 0)
+        assert watch.mark is not None
+        assert watch.mark.anomalous == 0
+        assert run.events == []
