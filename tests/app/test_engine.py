@@ -67,7 +67,7 @@ class Running:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.clock, self.stream = settings, HurriedClock(), io.StringIO()
-        self.history = History(settings.database)
+        self.history = History(settings.database, password_file=settings.database_password_file)
         self.engine = Engine(
             settings, self.history, clock=self.clock, executor=ThreadPoolExecutor(1), events=self.stream
         )

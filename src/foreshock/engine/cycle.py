@@ -19,13 +19,8 @@ from foreshock.engine.decide import Codes, ignorance_of, judgement, shares
 from foreshock.engine.endings import Farewell, Said, farewell
 from foreshock.engine.evidence import evidence_of
 from foreshock.engine.facts import without_thin_metrics
-<<<<<<< HEAD
 from foreshock.engine.gather import Failure, Gathered, Gathers
-from foreshock.engine.watch import Watch
-=======
-from foreshock.engine.gather import Failure, Gathered, Gatherer
 from foreshock.engine.watch import Mark, Watch
->>>>>>> 058a2f0 (The engine is live: detectors come, change, are suspended and go while it runs; telemetry declared once)
 from foreshock.store.records import CycleChanges, Incident
 
 
@@ -46,11 +41,8 @@ class Summary:
     transitions: tuple[Transition, ...] = ()
     failures: Mapping[Watch, Failure] = field(default_factory=dict)
     scores: dict[Subject, float] = field(default_factory=dict)  # of subjects that are anomalous or were
-<<<<<<< HEAD
     extractor_away: str = ""  # why the configured feature service did not take part
-=======
     changed: list[Watch] = field(default_factory=list)  # of which something else is said than a cycle ago
->>>>>>> 058a2f0 (The engine is live: detectors come, change, are suspended and go while it runs; telemetry declared once)
 
 
 @dataclass(frozen=True, slots=True)
