@@ -26,6 +26,9 @@ from lightkube import Client, KubeConfig
 from tests.servers.certificates import Authority, Pair, signing_key_pair
 from tests.servers.processes import STARTS, Server, ServerError, free_port, launch, paused, until
 
+from foreshock.manifests.crd import definitions
+from foreshock.manifests.detector import API_VERSION
+
 READY_WITHIN_S = float(os.environ.get("KUBEBUILDER_CONTROLPLANE_START_TIMEOUT", "60s").removesuffix("s"))
 _BUILD = Path(__file__).parents[2] / "tools/envtest/build"
 _PORT_TAKEN = "address already in use"
@@ -92,14 +95,33 @@ class ControlPlane:
         """A new token of a service account; ten minutes are the least that the API server gives."""
         accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
-        with contextlib.suppress(_Conflict):
+        try:
             self.request("POST", accounts, account)
+        except Refused as error:
+            if error.code != 409:  # it is there already
+                raise
         wanted = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"expirationSeconds": ttl_s},
         }
         return str(self.request("POST", f"{accounts}/{name}/token", wanted)["status"]["token"])
+
+    # Our own kinds
+
+    def apply_definitions(self) -> None:
+        """Apply what `foreshock crd` prints, and wait until all three kinds are served."""
+        for document in definitions():
+            name = document["metadata"]["name"]
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}?fieldManager=tests&force=true"
+            self.request("PATCH", path, document, content_type="application/apply-patch+yaml")
+        kinds = [document["spec"]["names"]["plural"] for document in definitions()]
+        until(
+            lambda: all(self._answers(f"/apis/{API_VERSION}/{plural}?limit=1") for plural in kinds),
+            within_s=READY_WITHIN_S,
+            what="our kinds are served",
+            server=self.api_server,
+        )
 
     # Commands
 
@@ -115,16 +137,21 @@ class ControlPlane:
         """Run helm, as `kubectl`."""
         return self._run("helm", arguments, stdin, kubeconfig, check=check)
 
-    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """One request of the administrator, without a client in between; JSON in, JSON out."""
+    def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, content_type: str = "application/json"
+    ) -> dict[str, Any]:
+        """One request of the administrator, without a client in between; JSON in, JSON out.
+
+        Raises:
+            Refused: the answer is an error; it carries the status code.
+        """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": content_type}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=10, context=self._tls()) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
-            kind = _Conflict if error.code == 409 else ServerError
-            raise kind(f"{method} {path}: {error.code} {error.read(2000).decode(errors='replace')}") from error
+            raise Refused(error.code, f"{method} {path}: {error.read().decode(errors='replace')}") from error
 
     # Failures
 
@@ -202,8 +229,12 @@ class ControlPlane:
         return path
 
 
-class _Conflict(ServerError):
-    pass
+class Refused(ServerError):
+    """The API server answers with an error; the message is its whole answer."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def _kubeconfig(url: str, authority: Path, user: Mapping[str, str]) -> dict[str, Any]:
@@ -218,8 +249,8 @@ def _kubeconfig(url: str, authority: Path, user: Mapping[str, str]) -> dict[str,
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *flags: str, controllers: bool = True) -> Iterator[ControlPlane]:
-    """A fresh control plane in `folder`; `flags` go to the API server."""
+def serving(folder: Path, *flags: str, controllers: bool = True, kinds: bool = True) -> Iterator[ControlPlane]:
+    """A fresh control plane in `folder`, with our `kinds`; `flags` go to the API server."""
     found = binaries()
     for attempt in range(STARTS):
         place = folder / str(attempt)
@@ -232,6 +263,8 @@ def serving(folder: Path, *flags: str, controllers: bool = True) -> Iterator[Con
                     continue
                 raise
             stack.callback(plane.stop)
+            if kinds:
+                plane.apply_definitions()
             yield plane
             return
 
@@ -322,12 +355,12 @@ def _is_healthy(etcd_url: str) -> bool:
 class NewKubernetes(Protocol):
     """Start one more control plane, with flags of its own; it is stopped after the test."""
 
-    def __call__(self, *flags: str, controllers: bool = True) -> ControlPlane: ...
+    def __call__(self, *flags: str, controllers: bool = True, kinds: bool = True) -> ControlPlane: ...
 
 
 @pytest.fixture(scope="session")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """One control plane for the whole run; stop nothing of it."""
+    """One control plane for the whole run, with our kinds; stop nothing of it."""
     with serving(tmp_path_factory.mktemp("kubernetes")) as plane:
         yield plane
 
@@ -337,9 +370,9 @@ def new_kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewKube
     """A function that starts control planes of the test's own, to be killed, paused and restarted."""
     with contextlib.ExitStack() as stack:
 
-        def start(*flags: str, controllers: bool = True) -> ControlPlane:
+        def start(*flags: str, controllers: bool = True, kinds: bool = True) -> ControlPlane:
             folder = tmp_path_factory.mktemp("kubernetes")
-            return stack.enter_context(serving(folder, *flags, controllers=controllers))
+            return stack.enter_context(serving(folder, *flags, controllers=controllers, kinds=kinds))
 
         yield start
 

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, demo, run, version
+from foreshock.cli import backtest, check, crd, demo, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
@@ -20,6 +20,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     run,
     backtest,
     check,
+    crd,
     demo,
     version,
 )  # each has a NAME and a `command`, in the order of the help

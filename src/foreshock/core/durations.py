@@ -8,7 +8,8 @@ _UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _UNITS_WRITTEN = ("d", "h", "m", "s")  # 28d, never 4w: what a manifest and a status show
 _PATTERN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
-DURATION_PATTERN = r"^(0|(?=[0-9])([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?)$"
+DURATION_PATTERN = "^(0|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?)$"
+"""As the CRDs have it: RE2 knows no look-ahead, so that a minimum length of 1 refuses the empty text."""
 
 
 def parse_duration(text: str) -> int:

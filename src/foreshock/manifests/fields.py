@@ -1,6 +1,6 @@
 """The types of the fields that people write: durations, instants, names, budgets; each refuses with one sentence.
 
-A sentence may say `{field}`: `problems.py` puts the field's own name there.
+A sentence may say `{field}`: `problems.py` puts the field's own name there, and `crd.py` for the API server.
 """
 
 from __future__ import annotations
@@ -12,8 +12,18 @@ from datetime import datetime
 from typing import Annotated, Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import DURATION_PATTERN, format_duration, parse_duration
@@ -26,6 +36,9 @@ NEVER_A_URL = (
     "{field} takes names the administrator configured; a manifest never carries a URL. "
     "Put the address into the settings file."
 )
+CEL_RULES = "x-cel-rules"
+"""The key of a field's JSON schema under which `crd.py` finds its CEL rules: a list of {rule, message}."""
+
 _LONGEST_S = 100 * 366 * 86_400  # a century: longer ones overflow the instants that they are added to
 
 
@@ -55,20 +68,42 @@ DurationS = Annotated[
     int,
     BeforeValidator(_read_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 32}),
+    WithJsonSchema(
+        {"type": "string", "format": "duration", "pattern": DURATION_PATTERN, "minLength": 1, "maxLength": 32}
+    ),
 ]
 """Written as `1d12h`, held as whole seconds."""
 
 
-def between(least: str, most: str) -> AfterValidator:
-    """Bounds of a duration, as a user would write them."""
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Bounds of a duration, for the engine and for the API server."""
 
-    def check(duration_s: int) -> int:
-        if not parse_duration(least) <= duration_s <= parse_duration(most):
-            refuse(f"{{field}} must lie between {least} and {most}, not {format_duration(duration_s)}.")
+    least: str
+    most: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        least, most = (f"duration('{parse_duration(bound)}s')" for bound in (self.least, self.most))
+        message = f"{{field}} must lie between {self.least} and {self.most}."
+        return with_rule(handler(schema["schema"]), f"self >= {least} && self <= {most}", message)
+
+    def _check(self, duration_s: int) -> int:
+        if not parse_duration(self.least) <= duration_s <= parse_duration(self.most):
+            refuse(f"{{field}} must lie between {self.least} and {self.most}, not {format_duration(duration_s)}.")
         return duration_s
 
-    return AfterValidator(check)
+
+def between(least: str, most: str) -> Between:
+    """Bounds of a duration, as a user would write them."""
+    return Between(least, most)
+
+
+def with_rule(schema: JsonSchemaValue, rule: str, message: str) -> JsonSchemaValue:
+    """A JSON schema with one more CEL rule about its own value."""
+    return {**schema, CEL_RULES: [*schema.get(CEL_RULES, []), {"rule": rule, "message": message}]}
 
 
 def _read_instant(value: object) -> float:
@@ -88,7 +123,7 @@ InstantS = Annotated[
     float,
     BeforeValidator(_read_instant),
     PlainSerializer(rfc3339, return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
+    WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 40}),
 ]
 """Written in RFC 3339, held as UTC seconds."""
 
@@ -117,14 +152,42 @@ def _check_time_zone(name: str) -> str:
     return name
 
 
-TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_check_time_zone)]
+_TIME_ZONE = "[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*"
+TimeZone = Annotated[
+    str,
+    Field(max_length=64),
+    AfterValidator(_check_time_zone),
+    WithJsonSchema(
+        with_rule(
+            {"type": "string", "minLength": 1, "maxLength": 64, "pattern": f"^{_TIME_ZONE}$"},
+            f"self.matches(r'^{_TIME_ZONE}$')",
+            "{field} must be a name of the time zone database, such as Europe/Berlin or UTC.",
+        )
+    ),
+]
 
 
 # --- names and texts ------------------------------------------------------------------------------------------------
 
 
-def matching(pattern: str, most: int, sentence: str) -> tuple[AfterValidator, WithJsonSchema]:
-    """Text of 1 to `most` characters that matches all of `pattern`; `sentence` says what would."""
+_CREDENTIALS = r"://[^/@\s]*:[^/@\s]*@"
+_NO_CREDENTIALS = (
+    "{field} holds a user and a password; a manifest never carries a secret. Put them into the settings file."
+)
+NO_CREDENTIALS_RULE = (f"!self.matches(r'{_CREDENTIALS}')", _NO_CREDENTIALS)
+
+
+def _no_credentials(text: str) -> str:
+    if re.search(_CREDENTIALS, text):
+        refuse(_NO_CREDENTIALS)
+    return text
+
+
+def matching(pattern: str, most: int, sentence: str, *rules: tuple[str, str]) -> tuple[AfterValidator, WithJsonSchema]:
+    """Text of 1 to `most` characters that matches all of `pattern`; `sentence` says what would.
+
+    `rules` are pairs of a CEL rule and its message for the API server, beside the one of the pattern.
+    """
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -133,6 +196,8 @@ def matching(pattern: str, most: int, sentence: str) -> tuple[AfterValidator, Wi
         return text
 
     schema = {"type": "string", "minLength": 1, "maxLength": most, "pattern": f"^{pattern}$"}
+    for rule, message in (*rules, (f"self.matches(r'^{pattern}$')", f"{sentence}.")):
+        schema = with_rule(schema, rule, message)
     return AfterValidator(check), WithJsonSchema(schema)
 
 
@@ -170,7 +235,9 @@ ServiceName = Annotated[
         r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?",
         253,
         "{field} must be 1 to 253 printable characters",
+        NO_CREDENTIALS_RULE,
     ),
+    AfterValidator(_no_credentials),
 ]
 ModelVersion = Annotated[
     str,
@@ -180,7 +247,12 @@ ModelVersion = Annotated[
         "{field} must be at most 63 letters, digits, '.', '_' and '-', such as v2.1.0, or v2.1.0-r3 to pin a revision",
     ),
 ]
-Reason = Annotated[str, Field(max_length=256)]
+Reason = Annotated[
+    str,
+    Field(max_length=256),
+    AfterValidator(_no_credentials),
+    WithJsonSchema(with_rule({"type": "string", "maxLength": 256}, *NO_CREDENTIALS_RULE)),
+]
 
 
 def _never_a_url(value: object) -> object:
@@ -196,6 +268,7 @@ ConfiguredName = Annotated[
         _LABEL,
         63,
         "{field} takes names the administrator configured: at most 63 lower-case letters, digits and '-'",
+        ("!self.contains('://')", NEVER_A_URL),
     ),
 ]
 """The name of a sink or a datasource of the settings file, which is where its address and its secrets are."""
@@ -211,7 +284,22 @@ def _check_promql(query: str) -> str:
     return query
 
 
-Query = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_check_promql)]
+Query = Annotated[
+    str,
+    Field(min_length=1, max_length=8192),
+    AfterValidator(_check_promql),
+    AfterValidator(_no_credentials),
+    WithJsonSchema(
+        with_rule(
+            with_rule(
+                {"type": "string", "minLength": 1, "maxLength": 8192},
+                r"self.matches(r'\S')",
+                "{field} is empty; write a PromQL expression.",
+            ),
+            *NO_CREDENTIALS_RULE,
+        )
+    ),
+]
 
 
 def unique(what: str, written: Callable[[Any], str] = str) -> AfterValidator:
@@ -277,12 +365,19 @@ def _read_budget(value: object) -> Budget:
         )
 
 
+# Numbers with units after the slash; their order, and that they are 1h to 365d, is left to the engine
+_BUDGET = "0{0,3}(1000|[1-9][0-9]{0,2})/[0-9]+[dhms]([0-9]+[hms]){0,3}"
 FalseAlarmBudget = Annotated[
     Budget,
     PlainValidator(_read_budget),
     PlainSerializer(str, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": "^[0-9]{1,4}/([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", "maxLength": 40}
+        with_rule(
+            {"type": "string", "minLength": 4, "maxLength": 40, "pattern": f"^{_BUDGET}$"},
+            f"self.matches(r'^{_BUDGET}$')",
+            "{field} must be a number of incidents, '/' and a duration, such as 1/7d: 1 to 1000 incidents in 1h to "
+            "365d.",
+        )
     ),
 ]
 
@@ -300,5 +395,11 @@ CronSchedule = Annotated[
     Schedule,
     PlainValidator(_read_schedule),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 9, "maxLength": 100}),
+    WithJsonSchema(
+        with_rule(
+            {"type": "string", "minLength": 9, "maxLength": 100},
+            r"self.trim().matches(r'^\S+(\s+\S+){4}$')",
+            "{field} must be five cron fields (minute, hour, day of month, month, day of week).",
+        )
+    ),
 ]

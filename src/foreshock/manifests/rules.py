@@ -1,6 +1,7 @@
 """The rules between the fields of an `AnomalyDetector`: each reads named fields and objects with one sentence.
 
-All of them are asked, so that a user sees every problem at once; each is meant to become a CEL rule of the CRD.
+All of them are asked, so that a user sees every problem at once. What the API server can check of a rule stands beside
+it in CEL, where durations and instants compare as what they are.
 """
 
 from __future__ import annotations
@@ -24,11 +25,22 @@ _MOST_TRAINING_VALUES = 20_000_000  # 160 MB of float64: one manifest cannot tak
 
 
 @dataclass(frozen=True, slots=True)
+class Cel:
+    """One rule of the API server: `self` is what stands `at` a path below `spec`, and `blamed` the field below that."""
+
+    at: str
+    rule: str
+    message: str
+    blamed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """`check` yields (path below `spec`, sentence); `fields` are those whose values it reads."""
 
     fields: frozenset[str]
     check: Callable[[DetectorSpec], Findings]
+    cel: tuple[Cel, ...] = ()
 
 
 def broken_rules(spec: DetectorSpec) -> tuple[Broken, ...]:
@@ -166,15 +178,141 @@ def _available_algorithm(spec: DetectorSpec) -> Findings:
         )
 
 
+_N_METRICS = "(has(self.metrics) ? size(self.metrics) : 0)"
+_STEPS = "self.{field}.getSeconds() / (self.step.getSeconds() > 0 ? self.step.getSeconds() : 1)"
+
 RULES = (
-    Rule(frozenset({"metrics", "prometheus_query"}), _exactly_one_source),
-    Rule(frozenset({"metrics"}), _unique_metric_names),
-    Rule(frozenset({"metrics"}), _sound_metrics),
-    Rule(frozenset({"detection_window", "step"}), _window_holds_two_steps),
-    Rule(frozenset({"detection_window", "interval"}), _window_covers_interval),
-    Rule(frozenset({"training", "detection_window"}), _warm_up_within_training),
-    Rule(frozenset({"training", "step", "metrics"}), _training_fits_in_memory),
-    Rule(frozenset({"training"}), _sound_exclusions),
-    Rule(frozenset({"maintenance"}), _sound_maintenance),
-    Rule(frozenset({"algorithm"}), _available_algorithm),
+    Rule(
+        frozenset({"metrics", "prometheus_query"}),
+        _exactly_one_source,
+        (
+            Cel(
+                "",
+                f"has(self.prometheus_query) != ({_N_METRICS} > 0)",
+                "Set exactly one of metrics and prometheus_query.",
+            ),
+        ),
+    ),
+    Rule(frozenset({"metrics"}), _unique_metric_names),  # for the API server a list keyed by name
+    Rule(
+        frozenset({"metrics"}),
+        _sound_metrics,
+        (
+            Cel("metrics[].valid_range", "has(self.min) || has(self.max)", "valid_range needs min, max or both."),
+            Cel(
+                "metrics[].valid_range",
+                "!has(self.min) || !has(self.max) || self.min < self.max",
+                "valid_range needs min below max.",
+            ),
+            Cel(
+                "metrics[]",
+                "self.role != 'load' || self.direction != 'up'",
+                "A metric of role load is never anomalous for being high; use direction down or both, or role health.",
+                "direction",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"detection_window", "step"}),
+        _window_holds_two_steps,
+        (
+            Cel(
+                "",
+                "self.detection_window >= self.step + self.step",
+                "detection_window holds fewer than two steps; lengthen it or shorten step.",
+                "detection_window",
+            ),
+            Cel(
+                "",
+                f"{_STEPS.format(field='detection_window')} <= {_MOST_STEPS_IN_WINDOW}",
+                f"detection_window holds more steps than the {_MOST_STEPS_IN_WINDOW} of one range query; lengthen step "
+                "or shorten detection_window.",
+                "step",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"detection_window", "interval"}),
+        _window_covers_interval,
+        (
+            Cel(
+                "",
+                "self.interval <= self.detection_window",
+                "interval leaves gaps between windows that nobody judges; make interval at most detection_window.",
+                "interval",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"training", "detection_window"}),
+        _warm_up_within_training,
+        (
+            Cel(
+                "training",
+                "self.warm_up <= self.window",
+                "warm_up never fits into the training window; make warm_up at most training.window.",
+                "warm_up",
+            ),
+            Cel(
+                "",
+                "self.training.warm_up >= self.detection_window",
+                "warm_up is shorter than one window; lengthen warm_up or shorten detection_window.",
+                "training.warm_up",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"training", "step", "metrics"}),
+        _training_fits_in_memory,
+        (
+            Cel(
+                "",
+                f"{_STEPS.format(field='training.window')} * ({_N_METRICS} > 1 ? {_N_METRICS} : 1) "
+                f"<= {_MOST_TRAINING_VALUES}",
+                f"training.window holds more than {_MOST_TRAINING_VALUES} values of all metrics; lengthen step or "
+                "shorten training.window.",
+                "training.window",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"training"}),
+        _sound_exclusions,
+        (
+            Cel(
+                "training.exclude[]",
+                "self.start < self.end",
+                "The exclusion ends before it begins; put start before end.",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"maintenance"}),
+        _sound_maintenance,
+        (
+            Cel(
+                "maintenance[]",
+                "has(self.schedule) == has(self.duration) && has(self.start) == has(self.end) && "
+                "has(self.schedule) != has(self.start)",
+                "Set either schedule and duration, or start and end.",
+            ),
+            Cel(
+                "maintenance[]",
+                "!has(self.start) || !has(self.end) || self.start < self.end",
+                "The maintenance ends before it begins; put start before end.",
+            ),
+        ),
+    ),
+    Rule(
+        frozenset({"algorithm"}),
+        _available_algorithm,
+        (
+            Cel(
+                "",
+                f"self.algorithm in {list(AVAILABLE_ALGORITHMS)}",
+                f"This version does not have that algorithm yet; choose one of {_AVAILABLE}.",
+                "algorithm",
+            ),
+        ),
+    ),
 )
