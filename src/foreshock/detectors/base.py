@@ -30,6 +30,7 @@ class Detector(Protocol):
     """Vectors are (n, n_metrics, n_statistics), as `features.schema.STATISTICS` names them."""
 
     name: ClassVar[str]
+    aim: ClassVar[float]  # how many times its budget its tail is asked for, see `calibrate.tail_threshold`
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:

@@ -19,7 +19,9 @@ HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
-_CAUTION = 0.33  # aim for a third of the budget: the budget is what a user accepts, not what is owed
+AIM = 0.33  # of the budget: it is what a user accepts, not what is owed
+_RECENT_HOURS = 168  # what fired too often in the last week is not rare any more, whatever the tail says
+_RECENT_INCIDENTS = 3  # beyond the budget's own share of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ def _incidents(maxima: Array) -> Array:
     return result
 
 
-def tail_threshold(maxima: Array, false_alarms_per_s: float) -> Array:
-    """The score that incidents exceed at a third of the given rate: (...) from the hourly maxima (n_hours, ...).
+def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM) -> Array:
+    """The score that incidents exceed at `aim` times the given rate: (...) from the hourly maxima (n_hours, ...).
 
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
@@ -87,18 +89,36 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float) -> Array:
     above = np.where(incidents > body, incidents - body, np.nan)
     n_above = np.maximum(1, np.isfinite(above).sum(axis=0))
     median_excess = np.nan_to_num(median_of_columns(above))
-    per_hour = false_alarms_per_s * HOUR_S * _CAUTION
+    per_hour = false_alarms_per_s * HOUR_S * aim
     share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
     # the standard error of a scale that is read from the median of n exponential excesses is 1 / (ln 2 sqrt(n)) of it
-    unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
+    unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above)) if aim < 1.0 else 1.0
     scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
     return np.asarray((body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
 
 
-def calibrate(raw: Array, step_s: int, false_alarms_per_s: float) -> Calibration:
+def recent_threshold(maxima: Array, false_alarms_per_s: float) -> float:
+    """The score that the last week's incidents exceeded as often as can be chance: the world moved, or noise grew.
+
+    `maxima` (n_hours,). -inf where there were fewer.
+    """
+    last = maxima[-_RECENT_HOURS:]
+    body = np.quantile(last, _BODY)
+    incidents = _incidents(np.ascontiguousarray(last[:, None]))[:, 0]
+    peaks = np.sort(incidents[incidents > body])[::-1]
+    allowed = _RECENT_INCIDENTS + int(false_alarms_per_s * HOUR_S * _RECENT_HOURS)
+    return float(peaks[allowed]) if len(peaks) > allowed else -np.inf
+
+
+def calibrate(raw: Array, step_s: int, false_alarms_per_s: float, *, aim: float = AIM) -> Calibration:
     """Calibrate held-out raw scores (n_times,) against the budget."""
     seen = raw[np.isfinite(raw)]
     middle = float(np.median(seen)) if len(seen) else 0.0
-    threshold = float(tail_threshold(hourly_maxima(raw, step_s), false_alarms_per_s)) if len(seen) else 1.0
+    if not len(seen):
+        return Calibration(middle, max(1.0, LEAST_THRESHOLD))
+    maxima = hourly_maxima(raw, step_s)
+    threshold = float(tail_threshold(maxima, false_alarms_per_s, aim=aim))
+    if aim >= 1.0:
+        threshold = max(threshold, 1.001 * recent_threshold(maxima, false_alarms_per_s))
     # where nothing ever counted there is no tail to read: half of a channel's own unit is then the least
     return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))

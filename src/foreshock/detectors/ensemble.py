@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -15,12 +15,14 @@ from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.isolation_forest import IsolationForest
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
+from foreshock.detectors.together import Together
 
-DETECTORS: tuple[type[Detector], ...] = (Level, Correlation, IsolationForest)
+DETECTORS: tuple[type[Detector], ...] = (Level, Correlation, Together, IsolationForest)
 ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
     "ensemble": DETECTORS,
     **{detector.name: (detector,) for detector in DETECTORS},
 }
+_OF_SEVERAL_METRICS = (Correlation, Together)
 _BLEND = 4  # channels explain a score in proportion to this power of their own: the largest leads, ties are shared
 
 
@@ -43,20 +45,18 @@ class Ensemble:
         """
         kinds = ALGORITHMS[algorithm]
         if vectors.shape[1] < 2 and len(kinds) > 1:
-            kinds = tuple(kind for kind in kinds if kind is not Correlation)
-        share = Lesson(
-            lesson.schema, lesson.rules, lesson.false_alarms_per_s / len(kinds), lesson.precision, lesson.seed
-        )
+            kinds = tuple(kind for kind in kinds if kind not in _OF_SEVERAL_METRICS)
         channels, calibrations, held_out = [], [], []
         for kind in kinds:
+            # the channel that sees most has the whole budget, the others share what its caution leaves (decision 0008)
+            whole = kind is Together or len(kinds) == 1
+            share = replace(lesson, false_alarms_per_s=lesson.false_alarms_per_s / (1 if whole else len(kinds)))
             raw = _cross_scores(kind, vectors, folds, share, teaches)
-            channels.append(kind.fit(vectors[teaches], share))
-            calibrations.append(calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s))
+            channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
+            calibrations.append(calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim))
             held_out.append(calibrations[-1](raw))
         largest = np.max(np.stack(held_out), axis=0)
-        joint = calibrate(largest, lesson.schema.step_s, lesson.false_alarms_per_s)
-        # the joint step may ask for more than each channel alone does, never for less
-        return cls(tuple(channels), tuple(calibrations), Calibration(joint.middle, np.maximum(joint.threshold, 1.0)))
+        return cls(tuple(channels), tuple(calibrations), Calibration(float(np.median(largest)), 1.0))
 
     def channel_scores(self, vectors: Array, rules: Rules) -> Array:
         """Calibrated scores of the channels, (n_channels, n)."""
@@ -132,7 +132,15 @@ def _cross_scores(
     scores = np.full(len(vectors), np.nan)
     for fold in np.unique(folds):
         inside = folds == fold
-        others = ~inside & teaches
-        if others.any():
-            scores[inside] = kind.fit(vectors[others], lesson).score(vectors[inside], lesson.rules)
+        others = _lessons(kind, vectors[~inside], teaches[~inside])
+        if len(others):
+            scores[inside] = kind.fit(others, lesson).score(vectors[inside], lesson.rules)
     return scores
+
+
+def _lessons(kind: type[Detector], vectors: Array, teaches: NDArray[np.bool_]) -> Array:
+    """What a channel learns from: a density must not hold what fired; a robust spread or tail must not be cleaned.
+
+    Cleaned tails lower the threshold at each retraining, and a metric whose noise grew would be excluded for ever.
+    """
+    return vectors[teaches] if kind is IsolationForest else vectors

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Array
 from foreshock.detectors import forest
 from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.calibrate import AIM
 from foreshock.detectors.rules import Rules
 from foreshock.features.schema import DEVIATION, INDEX, RAW
 
-_DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name != "deviation_long")
+_DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name not in {"deviation_long", "deviation_change"})
 _RAW = tuple(INDEX[name] for name in RAW if name != "data_availability")  # a gap is no shape of the service
 _REACH = 0.1  # what one e-fold of distance outside the known range adds to a score that lies between 0 and 1
 
@@ -27,6 +28,7 @@ class IsolationForest:
     """
 
     name: ClassVar[str] = "isolation_forest"
+    aim: ClassVar[float] = AIM
     trees: forest.Forest | forest.ForestBlock
     with_raw: bool
     middle: Array  # (n_features,) what stands for a missing statistic and for a metric that does not count

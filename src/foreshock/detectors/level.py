@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.calibrate import AIM
 from foreshock.detectors.rules import Mask, Rules
 from foreshock.detectors.tails import Tails, fit_tails
 from foreshock.features.schema import INDEX
@@ -18,6 +19,7 @@ from foreshock.features.schema import INDEX
 SCALES = ("deviation_last", "deviation_recent", "deviation_mean", "deviation_long")
 _GAPS = ("gap_recent", "gap_recent", "gap_mean", "gap_long")
 _LEAST_SCATTER = 0.05
+_NEWS = 0.4  # of a deviation that six windows' mean does not hold yet: a step falls below it after 3.6 windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +27,7 @@ class Level:
     """Each metric's deviations at each scale, and the logarithm of its scatter, against their own held-out tails."""
 
     name: ClassVar[str] = "level"
+    aim: ClassVar[float] = AIM
     tails: Tails  # (n_metrics, len(SCALES) + 1)
 
     @classmethod
@@ -69,9 +72,22 @@ def _lasts(slow: Array, fast: Array) -> Mask:
     return np.asarray(fast * np.sign(slow) >= 0.5 * np.abs(slow))
 
 
+def is_news(vectors: Array) -> Mask:
+    """Whether a metric's deviation is still on the move, (n, n_metrics): a step is news for some hours.
+
+    What stays where it went is the new level: it is said once, and the next training learns it.
+    """
+    recent, long = vectors[..., INDEX["deviation_recent"]], vectors[..., INDEX["deviation_long"]]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(recent - long) >= _NEWS * np.abs(recent))
+
+
 def _counted(vectors: Array, rules: Rules) -> Array:
     expected = vectors[..., INDEX["expected_mean"]]
     counted = [rules.counts(vectors[..., INDEX[gap]], expected) for gap in _GAPS]
+    for scale in (0, 1, 2):
+        counted[scale] &= is_news(vectors)
+    counted[3] &= np.abs(vectors[..., INDEX["deviation_mean"]]) >= 1.1 * np.abs(vectors[..., INDEX["deviation_long"]])
     for slow, fast in ((2, 1), (3, 2)):
         counted[slow] &= _lasts(vectors[..., INDEX[SCALES[slow]]], vectors[..., INDEX[SCALES[fast]]])
     return np.stack([*counted, rules.spread_counts(vectors)], axis=-1)

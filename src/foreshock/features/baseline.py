@@ -141,12 +141,13 @@ def fit_baseline(
         )
         daily[column], weekly[column] = season.daily, season.weekly
         shape = season.daily[calendar.bin] + season.weekly[calendar.in_week]
-        rest = rest - shape
-        level[column] = _level(every - extra - slope[column] * seconds - shape, frame)
+        # the width is drawn from all rows: without those that fired it would shrink at each retraining
+        rest = every - extra - slope[column] * seconds - shape
+        level[column] = _level(rest, frame)
         if column in loads:
             ordinary_load[:, loads.index(column)] = level[column] + slope[column] * seconds + shape
         rest = rest - _running_level(rest, calendar)
-        scale[column] = _robust_scale(rest, values)
+        scale[column] = _robust_scale(rest, every)
         squares = to_grid(rest**2, calendar.day, calendar.bin, calendar.n_days, n_bins)
         if periods_s is None or periods_s:
             daily_scale[column], weekly_scale[column] = phase_scale(np.sqrt(squares), calendar.weekday)

@@ -18,6 +18,7 @@ _N_DEVIATION = INDEX["deviation_mean"]
 _N_RELATION = INDEX["relation_recent"]
 _N_CONTEXT = INDEX["expected_mean"]
 _GAP = GAP_STEPS
+_RELATION_LIMIT = 8.0  # usual distances
 _UNKNOWN = np.iinfo(np.int64).max
 
 
@@ -217,7 +218,8 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 left = smooth[i, j]
                 for k in range(n_metrics):
                     if not np.isnan(smooth[i, k]):
-                        left -= explained_by[j, k] * smooth[i, k]
+                        # one metric that runs away says nothing about the others: relations were fitted within limits
+                        left -= explained_by[j, k] * min(max(smooth[i, k], -_RELATION_LIMIT), _RELATION_LIMIT)
                 unexplained[i, j] = left
                 relation_known[i, j] = i
 
@@ -273,6 +275,9 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 row[d + 7] = off[newest]
             row[d + 8] = smooth[now, j]
             row[d + 9] = _mean_known(off, known, max(oldest, now - long + 1), now, now)
+            before = now - recent
+            if before >= 0 and known[now] <= now and known[before] <= now:
+                row[d + 10] = off[now] - off[before]
             if n_metrics > 1:
                 r = _N_RELATION
                 row[r] = unexplained[now, j]

@@ -27,6 +27,7 @@ DEVIATION = (  # of the residual: value less expected value, in units of its usu
     "deviation_last",
     "deviation_recent",
     "deviation_long",
+    "deviation_change",  # of the last sample against the one `recent_steps` before it
 )
 RELATION = (  # what the other metrics do not explain of the residual, lightly smoothed
     "relation_recent",

@@ -1,0 +1,113 @@
+"""`together`: many metrics move by a little at once, in a way that they do not move together by themselves.
+
+Incidents of real services are broad. Two views of them find, summed, what no channel finds that takes the metrics one
+by one (docs/decisions/0008): changes within minutes against each other (`_SUDDEN`), and how many metrics left the level
+of their own last window, each by a little (`_BREADTH`). Neither remembers a level, so both end when the change ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreshock.core.frame import Array
+from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.calibrate import Calibration, calibrate
+from foreshock.detectors.distance import Distance
+from foreshock.detectors.rules import Mask, Rules
+from foreshock.features.schema import INDEX
+
+_SUDDEN_LIMIT, _BREADTH_LIMIT = 20.0, 1e4  # spreads at which one metric stops to count more
+_STRETCH = 3.0  # where evidence turns from linear to logarithmic: at a third of its own threshold
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """The sum of two views' evidence, each log(1 + 3 g) of its own calibrated distance g."""
+
+    name: ClassVar[str] = "together"
+    aim: ClassVar[float] = 3.0  # a sum of logarithms has a lighter tail than calibration assumes (measured)
+    sudden: Distance
+    breadth: Distance
+    calibrations: Array  # (2, 2) or, for a fleet, (n_models, 2, 2): middle and threshold of either view
+
+    @classmethod
+    def fit(cls, vectors: Array, lesson: Lesson) -> Self:
+        sudden = Distance.fit(*_changes(vectors, lesson.rules), _SUDDEN_LIMIT)
+        breadth = Distance.fit(*_moves(vectors, lesson.rules), _BREADTH_LIMIT)
+        raw = _views(sudden, breadth, vectors, lesson.rules)
+        each = [calibrate(view, lesson.schema.step_s, lesson.false_alarms_per_s, aim=1.0) for view in raw]
+        return cls(sudden, breadth, np.array([(one.middle, one.threshold) for one in each]))
+
+    def score(self, vectors: Array, rules: Rules) -> Array:
+        return np.asarray(self._evidence(vectors, rules).sum(axis=0))
+
+    def contributions(self, vectors: Array, rules: Rules) -> Array:
+        evidence = self._evidence(vectors, rules)
+        shares = np.zeros(vectors.shape[:2])
+        parts = (
+            np.maximum(0.0, self.sudden.credits(*_changes(vectors, rules))),
+            _little(self.breadth.standardise(*_moves(vectors, rules))),
+        )
+        for weight, part in zip(evidence, parts, strict=True):
+            shares += (weight / np.maximum(part.sum(axis=-1), 1e-12))[:, None] * part
+        return shares
+
+    def _evidence(self, vectors: Array, rules: Rules) -> Array:
+        raw = _views(self.sudden, self.breadth, vectors, rules)
+        each = (Calibration(self.calibrations[..., k, 0], self.calibrations[..., k, 1]) for k in range(2))
+        return np.stack([np.log1p(_STRETCH * one(view)) for one, view in zip(each, raw, strict=True)])
+
+    def dump(self) -> Arrays:
+        parts = {"sudden": self.sudden, "breadth": self.breadth}
+        arrays = {f"{part}_{name}": array for part, one in parts.items() for name, array in one.dump().items()}
+        return {**arrays, "calibrations": self.calibrations}
+
+    @classmethod
+    def load(cls, arrays: Arrays) -> Self:
+        def part(prefix: str, limit: float) -> Distance:
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            return Distance.load(own, limit)
+
+        return cls(part("sudden_", _SUDDEN_LIMIT), part("breadth_", _BREADTH_LIMIT), arrays["calibrations"])
+
+    @classmethod
+    def stack(cls, members: tuple[Self, ...]) -> Self:
+        return cls(
+            Distance.stack(tuple(member.sudden for member in members)),
+            Distance.stack(tuple(member.breadth for member in members)),
+            np.stack([member.calibrations for member in members]),
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        return type(self)(self.sudden.take(rows), self.breadth.take(rows), self.calibrations[rows])
+
+
+def _views(sudden: Distance, breadth: Distance, vectors: Array, rules: Rules) -> tuple[Array, Array]:
+    """Raw scores of both views, (n,) each."""
+    away = breadth.standardise(*_moves(vectors, rules))
+    return sudden.score(*_changes(vectors, rules)), np.sqrt(_little(away).mean(axis=-1))
+
+
+def _little(away: Array) -> Array:
+    """What one metric adds to the breadth: logarithmic, so that ten small moves outweigh one large one."""
+    return np.asarray(np.log1p(np.abs(away)) ** 2)
+
+
+def _changes(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
+    """The change of each metric within minutes, (n, n_metrics), and whether it counts."""
+    return _numbers(vectors[..., INDEX["deviation_change"]], vectors, rules)
+
+
+def _moves(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
+    """How far each metric's last minutes lie from its own last window, (n, n_metrics), and whether that counts."""
+    return _numbers(vectors[..., INDEX["deviation_recent"]] - vectors[..., INDEX["deviation_mean"]], vectors, rules)
+
+
+def _numbers(deviations: Array, vectors: Array, rules: Rules) -> tuple[Array, Mask]:
+    """In the metric's own unit: its width at this phase is a guess that only the widening under load makes needful."""
+    gaps = deviations * vectors[..., INDEX["usual_distance"]]
+    return (deviations if rules.is_load.any() else gaps), rules.counts(gaps, vectors[..., INDEX["expected_mean"]])
