@@ -7,6 +7,7 @@ from hypothesis import settings
 pytest_plugins = (
     "tests.servers.prometheus",
     "tests.servers.fault_proxy",
+    "tests.servers.extractor",
     "tests.servers.kubernetes",
     "tests.servers.postgresql",
 )

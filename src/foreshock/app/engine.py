@@ -27,6 +27,9 @@ from foreshock.core.errors import ForeshockError, StoreUnavailable
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Summary
 from foreshock.engine.endings import Farewell
+from foreshock.engine.gather import Gatherer, Gathers, MetricSource
+from foreshock.extractor.client import ExtractorClient
+from foreshock.extractor.remote import RemoteGatherer
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.client import PrometheusClient
@@ -78,9 +81,11 @@ class Engine:
         self._states: dict[Subject, AlertState] = {}
         self._parts = Parts(
             settings, self._clock, self._metrics, _Ledger(history, self._artifacts), history, self._artifacts,
-            self._executor, self._states,
+            self._executor, self._states, self._gathers,
             committed=self._outbox.notify, changed=on_change, cycled=on_cycle,
         )  # fmt: skip
+        url = settings.extractor.url
+        self._extractor = ExtractorClient(url) if url is not None else None
         self._lanes: dict[str, Lane] = {}
         self._lane_of: dict[Subject, str] = {}
         self._waiting: dict[Subject, AnomalyDetector | Leave] = {}  # orders from before `run`
@@ -145,6 +150,8 @@ class Engine:
         try:
             self._states.update(await asyncio.to_thread(self._history.load_alert_states))
             async with self._stack, asyncio.TaskGroup() as tasks:
+                if self._extractor is not None:
+                    await self._stack.enter_async_context(self._extractor)
                 self._tasks = tasks
                 waiting, self._waiting = self._waiting, {}
                 for wanted in waiting.values():
@@ -179,6 +186,13 @@ class Engine:
             lane = self._lanes[source.name] = Lane(source, _Metered(client, self._metrics), self._parts)
             self._tasks.create_task(self._live(lane, client))
         return lane
+
+    def _gathers(self, source: Datasource, client: MetricSource) -> Gathers:
+        """What the cycles of a datasource gather with: an extractor where the settings name one, else the engine."""
+        own = Gatherer(client)
+        if self._extractor is None:
+            return own
+        return RemoteGatherer(own, self._extractor, source, timeout_s=self._settings.extractor.timeout_s)
 
     async def _live(self, lane: Lane, client: PrometheusClient) -> None:
         await self._stack.enter_async_context(client)

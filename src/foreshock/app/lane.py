@@ -17,11 +17,11 @@ from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
 from foreshock.core import telemetry
 from foreshock.core.clock import Clock
-from foreshock.core.errors import Damaged, ForeshockError, StoreUnavailable
+from foreshock.core.errors import Damaged, ExtractorUnavailable, ForeshockError, StoreUnavailable
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Cycle, Ledger, Summary
 from foreshock.engine.endings import Farewell
-from foreshock.engine.gather import Gatherer, MetricSource
+from foreshock.engine.gather import Gathers, MetricSource
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.standing import Standing, Trouble
 from foreshock.lifecycle.trainer import Artifacts, Learnt, Revisions, Trainer
@@ -52,6 +52,7 @@ class Parts:
     artifacts: Artifacts
     executor: Executor
     states: MutableMapping[Subject, AlertState]
+    gathers: Callable[[Datasource, MetricSource], Gathers]
     committed: Callable[[], None]  # rows wait in the outbox
     changed: Callable[[Subject], None]  # something else is to be said of this detector
     cycled: Callable[[Summary], None]
@@ -87,14 +88,15 @@ class Lane:
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
     _said: dict[Subject, _Said] = field(default_factory=dict)
+    _extractor_away: str = ""
     _cohorts: Cohorts = field(default_factory=Cohorts)
-    _gatherer: Gatherer = field(init=False)
+    _gatherer: Gathers = field(init=False)
     _cycle: Cycle = field(init=False)
     _trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
         parts, settings = self.parts, self.parts.settings
-        self._gatherer = Gatherer(self.client)
+        self._gatherer = parts.gathers(self.source, self.client)
         self._cycle = Cycle(
             self._gatherer, parts.ledger, parts.states,
             cluster=settings.cluster, external_labels=settings.external_labels,
@@ -126,6 +128,7 @@ class Lane:
             trouble=said.trouble,
             revision=next((revision for revision in revisions if revision is not None), None),
             firing=tuple(firing),
+            extractor_away=self._extractor_away,
         )
 
     async def judge(self) -> None:
@@ -281,6 +284,7 @@ class Lane:
             return
         took_s = parts.clock.monotonic_s() - began_s
         parts.metrics.cycle(self.source.name, summary, took_s)
+        self._note_extractor(summary.extractor_away)
         # of who was judged before: what has just come is late by its nature. Without data it grows
         newest_s = [watch.filled_to_s + watch.rhythm.offset_s for watch in known if watch.filled_to_s is not None]
         if newest_s:
@@ -295,6 +299,24 @@ class Lane:
         for watch in summary.changed:
             parts.changed(watch.subject)
         parts.cycled(summary)
+
+    def _note_extractor(self, why: str) -> None:
+        """Say once that the extractor is away, and once that it is back."""
+        if self.parts.settings.extractor.url is None:
+            return
+        self.parts.metrics.show(telemetry.EXTRACTOR_UP, 0.0 if why else 1.0, self.source.name)
+        if why:
+            self.parts.metrics.count(telemetry.EXTRACTOR_FALLBACKS, self.source.name)
+        was_away, self._extractor_away = bool(self._extractor_away), why
+        if bool(why) == was_away:
+            return
+        if why:
+            words = f"{why}; the engine extracts by itself"
+            _log.warning(words, datasource=self.source.name, reason=ExtractorUnavailable.reason)
+        else:
+            _log.info("the extractor is used again", datasource=self.source.name)
+        for subject in self.watches:
+            self.parts.changed(subject)
 
     def _announce(self, transitions: tuple[Transition, ...]) -> None:
         for transition in transitions:

@@ -22,6 +22,7 @@ from foreshock.alerting.sinks import SinkSettings
 from foreshock.alerting.sinks.base import SinkName
 from foreshock.alerting.sinks.log import LogSettings
 from foreshock.core.errors import InvalidSettings, Problem
+from foreshock.extractor.settings import ExtractorSettings
 from foreshock.manifests.detector import DetectorSpec
 from foreshock.manifests.documents import UnreadableError, read_documents
 from foreshock.manifests.problems import Broken, problems_of, refuse_all
@@ -71,11 +72,18 @@ def _check_artifacts(place: str) -> str:
     return place
 
 
-def _check_listen(address: str) -> str:
+def check_listen(address: str) -> str:
+    """Refuse what is no HOST:PORT."""
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
         raise ValueError("must be HOST:PORT with a port of 0 to 65535, such as 127.0.0.1:8080 or [::1]:8080")
     return address
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT as host and port; brackets of an IPv6 address are taken off."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:
@@ -117,8 +125,12 @@ class Settings(BaseModel):
     artifacts: Annotated[str, AfterValidator(_check_artifacts)] = Field(
         default="./foreshock-data/models", description="The folder of the models: a path or file:///absolute/path."
     )
-    listen: Annotated[str, AfterValidator(_check_listen)] = Field(
+    listen: Annotated[str, AfterValidator(check_listen)] = Field(
         default="127.0.0.1:8080", description="HOST:PORT of /metrics, /healthz, /readyz and the pages."
+    )
+
+    extractor: ExtractorSettings = Field(
+        default=ExtractorSettings(), description="The feature service: without a url the engine extracts by itself."
     )
 
     @model_validator(mode="after")
@@ -161,9 +173,8 @@ class Settings(BaseModel):
 
     @property
     def listen_address(self) -> tuple[str, int]:
-        """`listen` as host and port; brackets of an IPv6 address are taken off."""
-        host, _, port = self.listen.rpartition(":")
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        """`listen` as host and port."""
+        return split_address(self.listen)
 
     def objections(self, spec: DetectorSpec) -> Iterator[Broken]:
         """What a manifest names and nobody configured, with its path."""

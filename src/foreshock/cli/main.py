@@ -12,12 +12,13 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, crd, demo, run, version
+from foreshock.cli import backtest, check, crd, demo, extractor, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
 COMMANDS: tuple[ModuleType, ...] = (
     run,
+    extractor,
     backtest,
     check,
     crd,

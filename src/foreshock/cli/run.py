@@ -59,7 +59,7 @@ def command(
         raise (
             InvalidManifest(loaded.problems) if loaded.problems else typer.BadParameter("There is no detector to run.")
         )
-    _configure_logs()
+    configure_logs()
     metrics = Metrics()
     runner = Runner(settings, sound, metrics=metrics)
     asyncio.run(_until_stopped(runner, metrics, settings.listen_address))
@@ -77,7 +77,7 @@ async def _until_stopped(runner: Runner, metrics: Metrics, address: tuple[str, i
             await task
 
 
-def _configure_logs() -> None:
+def configure_logs() -> None:
     """One line an entry on stderr: readable on a terminal, JSON elsewhere."""
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)

@@ -11,10 +11,12 @@ ForeshockError
 │   └── InvalidFile                        a data file that `backtest` cannot read
 ├── Unavailable           retryable=True   the other side may be well again later; may carry `retry_after_s`
 │   ├── PrometheusUnavailable
+│   ├── ExtractorUnavailable
 │   ├── SinkUnavailable
 │   └── StoreUnavailable
 ├── SinkRejected          retryable=False  the receiver will never take this
 ├── LeaseLost             retryable=False  another replica leads: write nothing, and become a candidate again
+├── ListenFailed          retryable=False  the address that a server shall listen on cannot be had
 └── Damaged               retryable=False  bytes are not what their digest or version says
     ├── ArtifactDamaged
     ├── ArtifactMissing
@@ -120,6 +122,12 @@ class PrometheusUnavailable(Unavailable):
     reason = "PrometheusUnavailable"
 
 
+class ExtractorUnavailable(Unavailable):
+    """No extractor answers as this version should; the engine extracts by itself meanwhile."""
+
+    reason = "ExtractorUnavailable"
+
+
 class SinkUnavailable(Unavailable):
     """A receiver of alerts did not take one; the outbox keeps it."""
 
@@ -136,6 +144,12 @@ class LeaseLost(ForeshockError):
     """Another replica leads since: nothing was written, and whoever tried begins no other write."""
 
     reason = "LeaseLost"
+
+
+class ListenFailed(ForeshockError):
+    """A server cannot listen on the address that it was given; the message names both."""
+
+    reason = "ListenFailed"
 
 
 class StoreUnavailable(Unavailable):

@@ -30,3 +30,4 @@ class Standing:
     trouble: Trouble | None = None
     revision: Revision | None = None  # what judges; of groups, that of the first one that has a model
     firing: tuple[tuple[Subject, OpenIncident], ...] = ()
+    extractor_away: str = ""  # why the configured feature service does not take part; judging goes on without it
