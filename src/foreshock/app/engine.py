@@ -192,7 +192,10 @@ class Engine:
         own = Gatherer(client)
         if self._extractor is None:
             return own
-        return RemoteGatherer(own, self._extractor, source, timeout_s=self._settings.extractor.timeout_s)
+        return RemoteGatherer(
+            own, self._extractor, source,
+            timeout_s=self._settings.extractor.timeout_s, monotonic_s=self._clock.monotonic_s,
+        )  # fmt: skip
 
     async def _live(self, lane: Lane, client: PrometheusClient) -> None:
         await self._stack.enter_async_context(client)
