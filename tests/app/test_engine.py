@@ -114,7 +114,7 @@ async def test_a_change_keeps_the_alert_and_the_model_and_a_deletion_leaves_noth
         before = run.engine.standing(SUBJECT)
         assert before is not None
         run.engine.put(detector(alert_severity="critical"))
-        watches = run.engine._lanes["default"].watches
+        watches = run.engine._lanes["default", None].watches
         await until(lambda: (now := watches[SUBJECT]).spec.alert_severity == "critical" and now.mark is not None)
         after = run.engine.standing(SUBJECT)
         assert after is not None
@@ -182,7 +182,7 @@ async def test_another_query_is_not_judged_by_the_old_model(settings: Settings) 
         run.engine.put(detector(query=f"{HEALTHY} * 1000"))
         await until(lambda: len(run.history.models(SUBJECT)) == 2)
         run.clock.skip(60)
-        watch = run.engine._lanes["default"].watches[SUBJECT]
+        watch = run.engine._lanes["default", None].watches[SUBJECT]
         await until(lambda: watch.mark is not None and watch.mark.inconclusive == 0)
         assert watch.mark is not None
         assert watch.mark.anomalous == 0

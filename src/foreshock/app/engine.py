@@ -47,6 +47,14 @@ _FLUSH_WITHIN_S = 5.0
 _log = structlog.get_logger("foreshock")
 
 
+LaneKey = tuple[str, str | None]
+
+
+def lane_key(source: Datasource, namespace: str) -> LaneKey:
+    """Who is judged together: all of a datasource; where it tells namespaces apart, all of one namespace."""
+    return source.name, namespace if source.namespace_label is not None else None
+
+
 def _unheard(_: object) -> None:
     """Nobody listens."""
 
@@ -86,8 +94,9 @@ class Engine:
         )  # fmt: skip
         url = settings.extractor.url
         self._extractor = ExtractorClient(url) if url is not None else None
-        self._lanes: dict[str, Lane] = {}
-        self._lane_of: dict[Subject, str] = {}
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._lane_of: dict[Subject, LaneKey] = {}
+        self._clients: dict[str, tuple[_Metered, asyncio.Task[PrometheusClient]]] = {}  # by datasource
         self._waiting: dict[Subject, AnomalyDetector | Leave] = {}  # orders from before `run`
         self._tasks: asyncio.TaskGroup | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -102,11 +111,11 @@ class Engine:
             self._waiting[subject] = detector
             return
         source = self._settings.datasource(detector.spec.datasource)
-        before = self._lane_of.get(subject)
-        if before is not None and before != source.name:
+        before, key = self._lane_of.get(subject), lane_key(source, subject.namespace)
+        if before is not None and before != key:
             self._lanes[before].order(subject, Leave(None))
-        self._lane_of[subject] = source.name
-        self._lane(source).order(subject, detector)
+        self._lane_of[subject] = key
+        self._lane(source, subject.namespace).order(subject, detector)
 
     def remove(self, detector: AnomalyDetector) -> None:
         """Judge this detector no more: its open incidents expire, its state goes, its artifacts after a day."""
@@ -140,8 +149,8 @@ class Engine:
 
     def standing(self, subject: Subject) -> Standing | None:
         """How a detector stands, or None where it was not taken up yet."""
-        lane = self._lanes.get(self._lane_of.get(subject, ""))
-        return lane.standing(subject) if lane is not None else None
+        key = self._lane_of.get(subject)
+        return self._lanes[key].standing(subject) if key is not None else None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -173,18 +182,27 @@ class Engine:
         if self._tasks is None:
             self._waiting.pop(subject, None)  # what the database knows of it is found by `remove_vanished`
             return
-        lane = self._lanes.get(self._lane_of.pop(subject, ""))
-        if lane is None:
-            lane = self._lane(self._settings.datasource(datasource))
+        key = self._lane_of.pop(subject, None)
+        if key is not None:
+            lane = self._lanes[key]
+        else:
+            lane = self._lane(self._settings.datasource(datasource), subject.namespace)
         lane.order(subject, Leave(farewell))
 
-    def _lane(self, source: Datasource) -> Lane:
-        lane = self._lanes.get(source.name)
+    def _lane(self, source: Datasource, namespace: str) -> Lane:
+        key = lane_key(source, namespace)
+        lane = self._lanes.get(key)
         if lane is None:
             assert self._tasks is not None
-            client = PrometheusClient(source)
-            lane = self._lanes[source.name] = Lane(source, _Metered(client, self._metrics), self._parts)
-            self._tasks.create_task(self._live(lane, client))
+            if source.name not in self._clients:
+                client = PrometheusClient(source)
+                opening = self._tasks.create_task(self._stack.enter_async_context(client))
+                self._clients[source.name] = _Metered(client, self._metrics), opening
+            metered, opening = self._clients[source.name]
+            siblings = next((each.siblings for each in self._lanes.values() if each.source is source), [])
+            lane = self._lanes[key] = Lane(source, metered, self._parts, siblings)
+            siblings.append(lane)
+            self._tasks.create_task(self._live(lane, opening))
         return lane
 
     def _gathers(self, source: Datasource, client: MetricSource) -> Gathers:
@@ -197,8 +215,8 @@ class Engine:
             timeout_s=self._settings.extractor.timeout_s, monotonic_s=self._clock.monotonic_s,
         )  # fmt: skip
 
-    async def _live(self, lane: Lane, client: PrometheusClient) -> None:
-        await self._stack.enter_async_context(client)
+    async def _live(self, lane: Lane, opening: asyncio.Task[PrometheusClient]) -> None:
+        await opening
         assert self._tasks is not None
         self._tasks.create_task(lane.judge())
         self._tasks.create_task(lane.learn())

@@ -76,11 +76,17 @@ class _Said:
 
 @dataclass(slots=True)
 class Lane:
-    """A slow datasource delays nobody else: each has its cycles, its trainer and its clock."""
+    """A slow datasource delays nobody else: each has its cycles, its trainer and its clock.
+
+    Where a datasource tells namespaces apart, each namespace has a lane of its own: no query serves two of them, and
+    the slow queries of one delay no cycle of another. `siblings` are all lanes of the datasource, itself among them.
+    """
 
     source: Datasource
     client: Source
     parts: Parts
+    siblings: list[Lane] = field(default_factory=list)
+    lag_s: float = 0.0
     watches: dict[Subject, Watch] = field(default_factory=dict)
     suspended: set[Subject] = field(default_factory=set)
     _orders: dict[Subject, AnomalyDetector | Leave] = field(default_factory=dict)
@@ -215,7 +221,8 @@ class Lane:
             self.parts.changed(subject)
         self._gatherer.forget()
         self._cohorts.forget_empty()
-        self.parts.metrics.show(telemetry.DETECTORS, len(self.watches), self.source.name)
+        n_watches = sum(len(lane.watches) for lane in self.siblings or [self])
+        self.parts.metrics.show(telemetry.DETECTORS, n_watches, self.source.name)
         await self._end(farewells)
 
     async def _put(self, detector: AnomalyDetector, known: list[Subject]) -> list[Farewell]:
@@ -288,7 +295,9 @@ class Lane:
         # of who was judged before: what has just come is late by its nature. Without data it grows
         newest_s = [watch.filled_to_s + watch.rhythm.offset_s for watch in known if watch.filled_to_s is not None]
         if newest_s:
-            parts.metrics.show(telemetry.CYCLE_LAG, max(0.0, now_s + took_s - min(newest_s)), self.source.name)
+            self.lag_s = max(0.0, now_s + took_s - min(newest_s))
+            longest_s = max(lane.lag_s for lane in self.siblings or [self])
+            parts.metrics.show(telemetry.CYCLE_LAG, longest_s, self.source.name)
         for watch, failure in summary.failures.items():
             self._say(watch.subject, failure.message, reason=failure.reason)
         for watch, _ in due:

@@ -23,7 +23,8 @@ from foreshock.alerting.sinks.base import SinkName
 from foreshock.alerting.sinks.log import LogSettings
 from foreshock.core.errors import InvalidSettings, Problem
 from foreshock.extractor.settings import ExtractorSettings
-from foreshock.manifests.detector import DetectorSpec
+from foreshock.manifests import tenancy
+from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.documents import UnreadableError, read_documents
 from foreshock.manifests.problems import Broken, problems_of, refuse_all
 from foreshock.prometheus.settings import Datasource
@@ -176,11 +177,14 @@ class Settings(BaseModel):
         """`listen` as host and port."""
         return split_address(self.listen)
 
-    def objections(self, spec: DetectorSpec) -> Iterator[Broken]:
-        """What a manifest names and nobody configured, with its path."""
+    def objections(self, detector: AnomalyDetector) -> Iterator[Broken]:
+        """What a manifest names and nobody configured, or may not read, with its path."""
+        spec = detector.spec
         sources = {source.name for source in self.datasources}
         if spec.datasource is not None and spec.datasource not in sources:
             yield Broken("spec.datasource", _not_configured("datasource", spec.datasource, sources))
+        elif sources:
+            yield from tenancy.objections(detector, self.datasource(spec.datasource))
         for index, name in enumerate(spec.sinks or ()):
             if name not in self.sinks_by_name:
                 yield Broken(f"spec.sinks[{index}]", _not_configured("sink", name, set(self.sinks_by_name)))

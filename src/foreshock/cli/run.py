@@ -50,7 +50,7 @@ def command(
     for problem in loaded.problems:
         print_error(str(problem))
     for manifest in loaded.manifests:
-        objections = tuple(settings.objections(manifest.detector.spec))
+        objections = tuple(settings.objections(manifest.detector))
         for objection in objections:
             print_error(f"{manifest.file}: {objection.path}: {objection.sentence}")
         if not objections:

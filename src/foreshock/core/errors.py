@@ -11,6 +11,7 @@ ForeshockError
 │   └── InvalidFile                        a data file that `backtest` cannot read
 ├── Unavailable           retryable=True   the other side may be well again later; may carry `retry_after_s`
 │   ├── PrometheusUnavailable
+│   │   └── QueryTimedOut                  this query took too long; the server may answer others
 │   ├── ExtractorUnavailable
 │   ├── SinkUnavailable
 │   └── StoreUnavailable
@@ -126,6 +127,10 @@ class ExtractorUnavailable(Unavailable):
     """No extractor answers as this version should; the engine extracts by itself meanwhile."""
 
     reason = "ExtractorUnavailable"
+
+
+class QueryTimedOut(PrometheusUnavailable):
+    """One query took longer than it may: the server may be hung, or well and answering others."""
 
 
 class SinkUnavailable(Unavailable):
