@@ -10,8 +10,9 @@ import platform
 import subprocess
 from importlib.metadata import version
 
-from bench import fleet, forest
 from bench.forest import Row
+
+from bench import fleet, forest
 
 LIBRARIES = ("numpy", "numba", "aiohttp", "pandas", "scikit-learn", "isotree")
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import multiprocessing
-from collections.abc import Callable, Collection
+import signal
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import TextIO
 
@@ -38,12 +40,14 @@ from foreshock.prometheus.responses import Matrix
 from foreshock.prometheus.settings import Datasource
 from foreshock.store.artifacts import ArtifactStore
 from foreshock.store.history import History
-from foreshock.store.records import Backlog, CycleChanges
+from foreshock.store.records import CycleChanges, Stuck
 
 GRACE_S = 86_400.0  # how long the artifacts of nobody are kept
 _SWEEP_EVERY_S = 3_600.0
 _BACKLOG_EVERY_S = 10.0
 _FLUSH_WITHIN_S = 5.0
+STUCK_S = 300.0  # how long an event may wait for a sink before its detector says so
+REFUSED_S = 86_400.0  # how long it is said that a sink refused one for good
 _log = structlog.get_logger("foreshock")
 
 
@@ -73,13 +77,17 @@ class Engine:
         events: TextIO | None = None,
         on_cycle: Callable[[Summary], None] = _unheard,
         on_change: Callable[[Subject], None] = _unheard,
+        on_incident: Callable[[Subject], None] = _unheard,
     ) -> None:
+        """`on_change` hears of detectors of which something else is to be said, `on_incident` of those that fire or end."""
         self._settings, self._history = settings, history
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
         self._artifacts = ArtifactStore(settings.artifacts_folder)
         # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
-        self._executor = executor or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._executor = executor or ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        )
         self._outbox = Outbox(
             history,
             [build(each, stream=events) for each in settings.sinks_by_name.values()],
@@ -89,9 +97,10 @@ class Engine:
         self._states: dict[Subject, AlertState] = {}
         self._parts = Parts(
             settings, self._clock, self._metrics, _Ledger(history, self._artifacts), history, self._artifacts,
-            self._executor, self._states, self._gathers,
-            committed=self._outbox.notify, changed=on_change, cycled=on_cycle,
+            self._executor, self._states, self._gathers, committed=self._outbox.notify, changed=on_change,
+            moved=on_incident, stored=self._stored, cycled=on_cycle,
         )  # fmt: skip
+        self._on_change = on_change
         url = settings.extractor.url
         self._extractor = ExtractorClient(url) if url is not None else None
         self._lanes: dict[LaneKey, Lane] = {}
@@ -100,7 +109,8 @@ class Engine:
         self._waiting: dict[Subject, AnomalyDetector | Leave] = {}  # orders from before `run`
         self._tasks: asyncio.TaskGroup | None = None
         self._stack = contextlib.AsyncExitStack()
-        self.backlog: tuple[Backlog, ...] = ()
+        self.store_is_away = False
+        self.stuck: Mapping[Subject, tuple[Stuck, ...]] = {}  # of which detectors a sink does not take the events
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +185,7 @@ class Engine:
                 async with asyncio.timeout(_FLUSH_WITHIN_S):
                     await self._outbox.flush()
             await self._outbox.close()
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            _end(self._executor)
 
     def _leave(self, farewell: Farewell, datasource: str | None) -> None:
         subject = Subject(farewell.namespace, farewell.name)
@@ -242,17 +252,45 @@ class Engine:
 
     async def _watch_backlog(self) -> None:
         while True:
+            now_s = self._clock.now_s()
             try:
-                self.backlog = await asyncio.to_thread(self._history.backlog)
-                self._metrics.backlog(self.backlog, self._clock.now_s())
+                self._metrics.backlog(await asyncio.to_thread(self._history.backlog), now_s)
+                stuck = await asyncio.to_thread(
+                    self._history.stuck, pending_before_s=now_s - STUCK_S, refused_after_s=now_s - REFUSED_S
+                )
             except ForeshockError:
                 self._metrics.count(telemetry.STORE_UNAVAILABLE)
+            else:
+                before, self.stuck = self.stuck, stuck
+                for subject in {*before, *stuck}:
+                    if before.get(subject) != stuck.get(subject):
+                        self._on_change(subject)
             await self._clock.sleep(_BACKLOG_EVERY_S)
+
+    def _stored(self, why_not: str) -> None:
+        if self.store_is_away != bool(why_not):
+            self.store_is_away = bool(why_not)
+            for subject in self._lane_of:
+                self._on_change(subject)
 
     def _delivered(self, report: Report) -> None:
         self._metrics.delivery(report.sink, report.outcome.value)
         if report.message:
             _log.warning(report.message, sink=report.sink, outcome=report.outcome.value)
+
+
+def _end_with_parent() -> None:
+    """In a worker: a parent that is killed takes it along, where the system can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _end(executor: Executor) -> None:
+    """Without waiting: what was being learnt is learnt again, and the process must end in seconds."""
+    workers = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.kill()
 
 
 class _Ledger:

@@ -55,6 +55,8 @@ class Parts:
     gathers: Callable[[Datasource, MetricSource], Gathers]
     committed: Callable[[], None]  # rows wait in the outbox
     changed: Callable[[Subject], None]  # something else is to be said of this detector
+    moved: Callable[[Subject], None]  # an incident of this detector began or ended
+    stored: Callable[[str], None]  # why the database did not take what was decided, or nothing
     cycled: Callable[[Summary], None]
 
 
@@ -88,7 +90,7 @@ class Lane:
     siblings: list[Lane] = field(default_factory=list)
     lag_s: float = 0.0
     watches: dict[Subject, Watch] = field(default_factory=dict)
-    suspended: set[Subject] = field(default_factory=set)
+    suspended: dict[Subject, int | None] = field(default_factory=dict)  # with the generation that says so
     _orders: dict[Subject, AnomalyDetector | Leave] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _to_restore: deque[Subject] = field(default_factory=deque)
@@ -118,7 +120,9 @@ class Lane:
         """How a detector stands, or None where this lane does not know it."""
         watch, said = self.watches.get(subject), self._said.get(subject, _Said())
         if watch is None:
-            return Standing(is_suspended=True) if subject in self.suspended else None
+            if subject in self.suspended:
+                return Standing(generation=self.suspended[subject], is_suspended=True)
+            return None
         revisions = [watch.cohort.revisions[row] for row in watch.row_of_group.values()]
         firing = []
         if watch.mark is not None and self.parts.states:
@@ -128,6 +132,7 @@ class Lane:
                 if state is not None and state.phase is Phase.FIRING and state.incident is not None:
                     firing.append((each, state.incident))
         return Standing(
+            generation=watch.manifest.metadata.generation,
             mark=watch.mark,
             failed_cycles=watch.failed_cycles,
             learnt=said.learnt,
@@ -207,14 +212,14 @@ class Lane:
             try:
                 if isinstance(wanted, Leave):
                     await self._drop(subject)
-                    self.suspended.discard(subject)
+                    self.suspended.pop(subject, None)
                     farewells += [] if wanted.farewell is None else [wanted.farewell]
                 elif wanted.spec.suspend:
                     await self._drop(subject)
-                    self.suspended.add(subject)
+                    self.suspended[subject] = wanted.metadata.generation
                     farewells.append(self._farewell(wanted, EndReason.SUSPENDED))
                 else:
-                    self.suspended.discard(subject)
+                    self.suspended.pop(subject, None)
                     farewells += await self._put(wanted, known.get(subject, []))
             except ForeshockError as error:
                 self._say(subject, str(error), reason=error.reason)
@@ -289,6 +294,7 @@ class Lane:
             self._store_is_away(error)
             await parts.clock.sleep(_STORE_PAUSE_S)
             return
+        parts.stored("")
         took_s = parts.clock.monotonic_s() - began_s
         parts.metrics.cycle(self.source.name, summary, took_s)
         self._note_extractor(summary.extractor_away)
@@ -334,12 +340,13 @@ class Lane:
                 score=round(transition.score, 3), top=[each.metric for each in transition.contributions[:3]],
                 reason=transition.reason.value if transition.reason else None,
             )  # fmt: skip
-            self.parts.changed(Subject(transition.subject.namespace, transition.subject.name))
+            self.parts.moved(Subject(transition.subject.namespace, transition.subject.name))
         if transitions:
             self.parts.committed()
 
     def _store_is_away(self, error: StoreUnavailable) -> None:
         self.parts.metrics.count(telemetry.STORE_UNAVAILABLE)
+        self.parts.stored(str(error))
         _log.error("nothing was published", reason=error.reason, message=str(error))
 
     async def _skew_s(self) -> float:

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from foreshock.app.extractor import LISTEN, serve_extractor
+from foreshock.app.logs import configure_logs
 from foreshock.app.settings import Overrides, check_listen, load_settings
-from foreshock.cli.run import configure_logs
 
 NAME = "extractor"
 

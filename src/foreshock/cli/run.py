@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
+from foreshock.app.logs import configure_logs
 from foreshock.app.metrics import Metrics
 from foreshock.app.runner import Runner
 from foreshock.app.settings import Overrides, load_settings
@@ -75,21 +73,3 @@ async def _until_stopped(runner: Runner, metrics: Metrics, address: tuple[str, i
     async with serve(metrics, address):
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def configure_logs() -> None:
-    """One line an entry on stderr: readable on a terminal, JSON elsewhere."""
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )

@@ -13,9 +13,11 @@ ForeshockError
 │   ├── PrometheusUnavailable
 │   │   └── QueryTimedOut                  this query took too long; the server may answer others
 │   ├── ExtractorUnavailable
+│   ├── KubernetesUnavailable
 │   ├── SinkUnavailable
 │   └── StoreUnavailable
 ├── SinkRejected          retryable=False  the receiver will never take this
+├── KubernetesRefused     retryable=False  the API server answered 4xx; `status` says which
 ├── LeaseLost             retryable=False  another replica leads: write nothing, and become a candidate again
 ├── ListenFailed          retryable=False  the address that a server shall listen on cannot be had
 └── Damaged               retryable=False  bytes are not what their digest or version says
@@ -131,6 +133,22 @@ class ExtractorUnavailable(Unavailable):
 
 class QueryTimedOut(PrometheusUnavailable):
     """One query took longer than it may: the server may be hung, or well and answering others."""
+
+
+class KubernetesUnavailable(Unavailable):
+    """The API server is away, slow, overloaded (429, 5xx) or ends a connection: what was known stays known."""
+
+    reason = "KubernetesUnavailable"
+
+
+class KubernetesRefused(ForeshockError):
+    """The API server understood a request and refuses it: 403, 404, 409, 410, 422; the message quotes its own words."""
+
+    reason = "KubernetesRefused"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class SinkUnavailable(Unavailable):

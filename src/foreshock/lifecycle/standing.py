@@ -23,6 +23,7 @@ class Trouble:
 class Standing:
     """Everything is None or empty until the engine knows better."""
 
+    generation: int | None = None  # of the manifest that is judged by, where an API server counts them
     is_suspended: bool = False
     mark: Mark | None = None
     failed_cycles: int = 0  # in a row
