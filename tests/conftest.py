@@ -10,6 +10,7 @@ pytest_plugins = (
     "tests.servers.extractor",
     "tests.servers.kubernetes",
     "tests.servers.postgresql",
+    "tests.servers.shop",
 )
 
 # No deadline: the first call of a kernel compiles it, and the machine is shared. A failure prints how to repeat it.

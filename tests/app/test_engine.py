@@ -6,43 +6,22 @@ import asyncio
 import contextlib
 import io
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.app.hurried import HurriedClock, until
+from tests.servers.shop import BROKEN, HEALTHY, TO_THE_FAULT_S
 
 from foreshock.alerting.state import EndReason, Kind
 from foreshock.app.engine import Engine
 from foreshock.app.settings import Overrides, Settings, load_settings
-from foreshock.app.shop import Series, openmetrics_lines
 from foreshock.core.verdicts import Subject
 from foreshock.manifests.detector import AnomalyDetector
-from foreshock.prometheus.local_server import LocalPrometheus, backfill, running
+from foreshock.prometheus.local_server import LocalPrometheus
 from foreshock.store.history import History
-
-HEALTHY, BROKEN = "healthy_wait", "broken_wait"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
-    """A day until well after now, so that instants yet to come hold samples; one series breaks in five minutes."""
-    folder = tmp_path_factory.mktemp("shop")
-    chance, now_s = np.random.default_rng(3), int(time.time())
-    times_s = np.arange(now_s // 60 * 60 - 86_400, now_s // 60 * 60 + 7200, 60)
-    healthy, broken = (40.0 + chance.normal(0, 2, times_s.size) for _ in range(2))
-    broken[times_s > now_s + 300] += 300.0
-    named = ((HEALTHY, healthy), (BROKEN, broken))
-    series = [Series(name, "gauge", "A test.", (), times_s, values) for name, values in named]
-    file = folder / "shop.om"
-    file.write_text("".join(openmetrics_lines(tuple(series))))
-    backfill(folder / "data", file)
-    with running(folder) as server:
-        yield server
 
 
 def detector(name: str = "checkout", *, query: str = BROKEN, **spec: Any) -> AnomalyDetector:
@@ -78,7 +57,7 @@ class Running:
 
     async def until_it_fires(self, subject: Subject) -> None:
         await until(lambda: bool((now := self.engine.standing(subject)) and now.revision))
-        self.clock.skip(900)
+        self.clock.skip(TO_THE_FAULT_S)
         await until(lambda: bool((now := self.engine.standing(subject)) and now.firing))
         await until(lambda: bool(self.events))
 
@@ -97,9 +76,11 @@ async def _running(settings: Settings) -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-def settings(shop: LocalPrometheus, tmp_path: Path) -> Settings:
+def settings(breaking_shop: LocalPrometheus, tmp_path: Path) -> Settings:
     return load_settings(
-        None, {}, Overrides(shop.url, f"sqlite:///{tmp_path / 'state.db'}", str(tmp_path / "models"), "127.0.0.1:0")
+        None,
+        {},
+        Overrides(breaking_shop.url, f"sqlite:///{tmp_path / 'state.db'}", str(tmp_path / "models"), "127.0.0.1:0"),
     )
 
 

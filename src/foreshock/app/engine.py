@@ -79,7 +79,7 @@ class Engine:
         on_change: Callable[[Subject], None] = _unheard,
         on_incident: Callable[[Subject], None] = _unheard,
     ) -> None:
-        """`on_change` hears of detectors of which something else is to be said, `on_incident` of those that fire or end."""
+        """`on_change` hears of detectors of which something else is to be said, `on_incident` of what fires or ends."""
         self._settings, self._history = settings, history
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
