@@ -278,7 +278,7 @@ class Operator:
             return
         problem = now.problem
         if now.detector is not None:
-            objections = tuple(self._settings.objections(now.detector.spec))
+            objections = tuple(self._settings.objections(now.detector))
             if objections:
                 said = " ".join(f"{each.path}: {each.sentence}" for each in objections[:3])
                 problem = Fact(ConditionStatus.FALSE, Because.NOT_CONFIGURED, said)
