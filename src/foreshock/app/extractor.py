@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 import socket
+from collections.abc import Iterator
 
 import structlog
 import uvicorn
@@ -39,7 +43,18 @@ async def serve_extractor(settings: Settings, listen: str) -> None:
         "the extractor listens", address=f"{host}:{port}", datasources=[each.name for each in settings.datasources]
     )
     with listener:
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await _Server(config).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends with 0 when it is asked to: uvicorn's own way is to die of the signal after it has stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def _listener(listen: str) -> socket.socket:

@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +46,16 @@ Samples = NDArray[np.float32]
 
 
 def _read_base64(value: object) -> object:
-    if not isinstance(value, str):
+    if isinstance(value, bytes):
         return value
     try:
-        return binascii.a2b_base64(value, strict_mode=True)
+        return binascii.a2b_base64(value, strict_mode=True) if isinstance(value, str) else _no_base64()
     except ValueError:
-        refuse("{field} must be base64 of the array's bytes.")
+        _no_base64()
+
+
+def _no_base64() -> NoReturn:
+    refuse("{field} must be base64 of the array's bytes.")
 
 
 Packed = Annotated[
