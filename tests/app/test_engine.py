@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.app.hurried import HurriedClock, until
+from tests.servers.postgresql import NewPostgreSQL
 from tests.servers.shop import BROKEN, HEALTHY, TO_THE_FAULT_S
 
 from foreshock.alerting.state import EndReason, Kind
@@ -22,6 +24,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.local_server import LocalPrometheus
 from foreshock.store.history import History
+from foreshock.store.on_postgresql import Patience
 
 
 def detector(name: str = "checkout", *, query: str = BROKEN, **spec: Any) -> AnomalyDetector:
@@ -46,7 +49,7 @@ class Running:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.clock, self.stream = settings, HurriedClock(), io.StringIO()
-        self.history = History(settings.database, password_file=settings.database_password_file)
+        self.history = History(settings.database, patience=Patience(connect_s=2, lock_s=1, statement_s=2))
         self.engine = Engine(
             settings, self.history, clock=self.clock, executor=ThreadPoolExecutor(1), events=self.stream
         )
@@ -168,3 +171,35 @@ async def test_another_query_is_not_judged_by_the_old_model(settings: Settings) 
         assert watch.mark is not None
         assert watch.mark.anomalous == 0
         assert run.events == []
+
+
+@pytest.mark.parametrize("how", ["hung", "crashed"])
+async def test_nothing_is_published_that_the_database_did_not_take(
+    settings: Settings, new_postgresql: NewPostgreSQL, how: str
+) -> None:
+    """PostgreSQL is away while an alert is decided: nobody hears of it until it is committed, and then once."""
+    server = new_postgresql(fsync=True)
+    settings = settings.model_copy(update={"database": server.url(server.new_database())})
+    async with _running(settings) as run:
+        run.engine.put(detector())
+        await until(lambda: bool((now := run.engine.standing(SUBJECT)) and now.revision))
+        with contextlib.ExitStack() as away:
+            if how == "hung":
+                away.enter_context(server.paused())
+            else:
+                server.kill()
+            said = away.enter_context(capture_logs())
+            run.clock.skip(TO_THE_FAULT_S)
+            # the datasource's clock stands where it was, so that the next window may be a real minute away
+            await until(lambda: any(each["event"] == "nothing was published" for each in said), within_s=150)
+            assert run.events == []
+        if how == "crashed":
+            server.restart()
+        run.clock.skip(60)
+        await until(lambda: bool(run.events), within_s=150)
+        (event,) = run.events
+        (incident,) = run.history.incidents()
+        assert (event["status"], event["incident"]) == ("firing", incident.incident_id)
+        standing = run.engine.standing(SUBJECT)
+        assert standing is not None
+        assert standing.firing
