@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +20,17 @@ class NoSuchDetector(Exception):
 
 @cache
 def contenders() -> tuple[Contender, ...]:
-    """Ours first, then the peers."""
-    return ours.OURS
+    """Ours first, then the peers; the peers' libraries take seconds to import, and ours alone needs none of them."""
+    return (*ours.OURS, *_peers())
+
+
+def _peers() -> tuple[Contender, ...]:
+    try:
+        from bench.quality.peers import PEERS  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"bench.quality: no peers, {error.name} is missing; make quality installs it.\n")
+        return ()
+    return PEERS
 
 
 def named(name: str) -> Contender:
@@ -30,7 +40,7 @@ def named(name: str) -> Contender:
         NoSuchDetector: there is none.
 
     """
-    for each in contenders():
+    for each in (*ours.OURS, *(_peers() if name not in {each.name for each in ours.OURS} else ())):
         if each.name == name:
             return each
     known = ", ".join(each.name for each in contenders())
@@ -41,7 +51,10 @@ def code_digest(contender: Contender) -> str:
     """Changes whenever the scores of this detector might."""
     if isinstance(contender, ours.Ours):
         return store.digest_of([*ours.source_files(), _HERE / "ours.py", _HERE / "cases.py"], contender.algorithm)
-    return store.digest_of([*sorted((_HERE / "peers").glob("*.py")), _HERE / "cases.py"], *map(_installed, _LIBRARIES))
+    own = sys.modules[getattr(contender, "fit", type(contender)).__module__].__file__
+    assert own is not None
+    shared = [_HERE / "peers/base.py", _HERE / "peers/threshold.py", _HERE / "cases.py"]
+    return store.digest_of([Path(own), *shared], *map(_installed, _LIBRARIES))
 
 
 def measure_digest() -> str:
