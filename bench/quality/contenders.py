@@ -57,6 +57,7 @@ def code_digest(contender: Contender) -> str:
     return store.digest_of([Path(own), *shared], *map(_installed, _LIBRARIES))
 
 
+@cache
 def measure_digest() -> str:
     """Changes whenever the figures of the same scores might."""
     return store.digest_of(_HERE / name for name in ("measure.py", "vus.py", "summary.py", "cases.py"))

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from bench.quality import store
 from bench.quality.cases import Case
-from bench.quality.contenders import code_digest, named
+from bench.quality.contenders import code_digest, measure_digest, named
 from bench.quality.detector import Budget, Contender, Mode, NotApplicable
 from bench.quality.store import Key, Run
+from bench.quality.summary import row_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -64,7 +65,7 @@ def run_job(job: Job, progress: Callable[[float], None] = lambda _: None) -> flo
     nothing = np.full(job.case.rows - job.case.train_rows, np.nan)
     for budget in job.budgets:
         run = Run(job.digest, seconds / len(job.budgets), scores.get(budget, nothing), refusal)
-        store.save(job.out, job.key(budget), run)
+        store.save(job.out, job.key(budget), run, row_of(job.key(budget), job.case, run, measure_digest()))
     return seconds
 
 
