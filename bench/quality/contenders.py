@@ -26,7 +26,7 @@ def contenders() -> tuple[Contender, ...]:
 
 def _peers() -> tuple[Contender, ...]:
     try:
-        from bench.quality.peers import PEERS  # noqa: PLC0415
+        from bench.quality.peers.roster import PEERS  # noqa: PLC0415
     except ModuleNotFoundError as error:
         sys.stderr.write(f"bench.quality: no peers, {error.name} is missing; make quality installs it.\n")
         return ()

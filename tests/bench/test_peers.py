@@ -20,7 +20,7 @@ WEEKLY, DAILY = Budget("1/7d", 1 / 604_800), Budget("1/1d", 1 / 86_400)
 
 def installed() -> list[Contender]:
     try:
-        from bench.quality.peers import PEERS
+        from bench.quality.peers.roster import PEERS
     except ModuleNotFoundError:  # river, PyOD and Prophet come with `make quality`, not with `make test`
         from bench.quality.peers.mahalanobis import MAHALANOBIS
         from bench.quality.peers.pca import PCA
