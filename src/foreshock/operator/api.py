@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
+import yaml
 from lightkube import KubeConfig
 from lightkube.config.client_adapter import user_auth, verify_cluster
 from lightkube.config.kubeconfig import SingleConfig
@@ -43,8 +44,11 @@ def load_kubeconfig(path: Path | None) -> SingleConfig:
     try:
         config = KubeConfig.from_env() if path is None else KubeConfig.from_file(path)
         single = config.get()
-    except (ConfigError, KeyError, ValueError, OSError) as error:
-        raise _no_kubeconfig(path, str(error)) from error
+    except OSError as error:
+        raise _no_kubeconfig(path, error.strerror or str(error)) from error
+    # lightkube checks nothing of what it reads: whatever is not a kubeconfig fails in its own way
+    except (ConfigError, yaml.YAMLError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _no_kubeconfig(path, " ".join(str(error).split())[:200]) from error
     if single is None:
         raise _no_kubeconfig(path, "it names no context")
     return single
