@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.app.hurried import HurriedClock
@@ -98,10 +99,15 @@ async def eventually(what: Callable[[], Any], *, within_s: float = 90.0, every_s
 
 @contextlib.asynccontextmanager
 async def operating(
-    world: World, settings: Settings, *, timing: Timing = TIMING, status_every_s: float = 1.0
+    world: World,
+    settings: Settings,
+    *,
+    timing: Timing = TIMING,
+    status_every_s: float = 1.0,
+    kubeconfig: Path | None = None,
 ) -> AsyncIterator[Operator]:
     """An operator of the world's namespace; it is stopped as SIGTERM does it."""
-    config = load_kubeconfig(world.plane.kubeconfig)
+    config = load_kubeconfig(kubeconfig or world.plane.kubeconfig)
     context = config.context
     context.namespace = world.namespace  # the Lease is there
     async with ApiServer(config, timeout_s=5) as api:

@@ -151,11 +151,20 @@ async def test_status_is_written_on_change_only_and_not_in_a_hurry(world: World,
 
 
 async def test_a_refused_event_blocks_nothing(world: World, settings: Settings) -> None:
-    """A quota that allows no Event: it is counted, and status and models are written all the same."""
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
-    spec = {"hard": {"count/events": "0"}}
-    world.plane.request("POST", f"/api/v1/namespaces/{world.namespace}/resourcequotas", quota | {"spec": spec})
-    async with operating(world, settings) as operator:
+    """An account that may write no Event: each is counted, and status and models are written all the same."""
+    user = world.plane.user(f"operator-{world.namespace}")
+    subject = {"kind": "User", "name": f"operator-{world.namespace}", "apiGroup": "rbac.authorization.k8s.io"}
+    everything = ["get", "list", "watch", "create", "update", "patch", "delete"]
+    rules = [
+        {"apiGroups": ["devopsroles.com"], "resources": ["*"], "verbs": everything},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": everything},
+    ]
+    base = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{world.namespace}"
+    world.plane.request("POST", f"{base}/roles", {"metadata": {"name": "operator"}, "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"}
+    binding = {"metadata": {"name": "operator"}, "roleRef": role, "subjects": [subject]}
+    world.plane.request("POST", f"{base}/rolebindings", binding)
+    async with operating(world, settings, kubeconfig=user) as operator:
         world.apply(manifest(query=HEALTHY))
         await eventually(lambda: world.conditions(DETECTORS, "checkout").get("Ready", {}).get("status") == "True")
         await eventually(lambda: world.get(MODELS, "checkout-v1-r1"))
@@ -245,7 +254,8 @@ async def test_no_secret_is_in_anything_that_is_written(
     file = tmp_path / "foreshock.yaml"
     file.write_text(
         f"datasources: [{{name: default, url: '{breaking_shop.url}', bearer_token: {canary}}}]\n"
-        f"sinks: [{{name: hook, type: webhook, url: 'http://127.0.0.1:1/{canary}', secret: {canary}}}]\n"
+        f"sinks: [{{name: hook, type: webhook, url: 'http://127.0.0.1:1/{canary}', secret: {canary},"
+        " allow_private: true}]\n"
         f"default_sinks: [hook]\ndatabase: sqlite:///{tmp_path / 'state.db'}\nartifacts: {tmp_path / 'models'}\n"
     )
     settings = load_settings(file, {})
