@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.quality import markdown, report, text
 from bench.quality.cases import NAMES, NoData, find_cases
 from bench.quality.collect import collect
-from bench.quality.contenders import NoSuchDetector, contenders, named
+from bench.quality.contenders import NoSuchDetector, chosen
 from bench.quality.detector import Budget, Mode
 from bench.quality.run import jobs, run_all
 
@@ -26,14 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         cases = find_cases(options.data, options.datasets, options.cases)
-        chosen = [named(name) for name in options.detectors or [each.name for each in contenders()]]
+        detectors = chosen(options.detectors)
         budgets = [Budget(said, fields.Budget.parse(said).per_s) for said in options.budgets]
-    except (NoData, NoSuchDetector, ValueError) as error:
+        if options.write_docs is not None:
+            markdown.refuse_without_markers(options.write_docs)
+    except (NoData, NoSuchDetector, markdown.NoMarkers, ValueError) as error:
         sys.stderr.write(f"bench.quality: {error}\n")
         return 2
     if not options.report_only:
-        run_all(list(jobs(options.out, cases, chosen, options.modes, budgets)), options.jobs)
-    results = collect(options.out, cases, chosen, options.modes, budgets)
+        run_all(list(jobs(options.out, cases, detectors, options.modes, budgets)), options.jobs)
+    results = collect(options.out, cases, detectors, options.modes, budgets)
     if not results.rows:
         sys.stderr.write(f"bench.quality: {options.out} holds no result of these; leave --report-only out.\n")
         return 1
@@ -53,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the datasets")
     parser.add_argument("--datasets", type=_words, default=list(NAMES), help=f"some of {','.join(NAMES)}")
     parser.add_argument("--cases", type=_words, default=["*"], help="names or patterns of cases: d2_service0*,omi-1")
-    parser.add_argument("--detectors", type=_words, default=None, help="some rows of the table: foreshock,textbook")
+    parser.add_argument("--detectors", type=_words, default=["ours", "peers"], help="rows: foreshock,ours,peers")
     parser.add_argument("--modes", type=_modes, default=list(Mode), help="adapt, frozen, or both")
     parser.add_argument("--budgets", type=_words, default=["1/7d"], help="1/1d,1/7d,1/30d; the first is the headline")
     parser.add_argument("--jobs", type=int, default=1, help="processes")

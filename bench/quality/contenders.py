@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +34,21 @@ def _peers() -> tuple[Contender, ...]:
     return PEERS
 
 
+def chosen(words: Iterable[str]) -> list[Contender]:
+    """The detectors that some words name, each once: names, `ours` and `peers`.
+
+    Raises:
+        NoSuchDetector: a word names none.
+
+    """
+    result: dict[str, Contender] = {}
+    for word in words:
+        many = {"ours": lambda: ours.OURS, "peers": _peers}.get(word)
+        for each in many() if many else (named(word),):
+            result[each.name] = each
+    return list(result.values())
+
+
 def named(name: str) -> Contender:
     """The detector of that name.
 
@@ -44,7 +60,7 @@ def named(name: str) -> Contender:
         if each.name == name:
             return each
     known = ", ".join(each.name for each in contenders())
-    raise NoSuchDetector(f"--detectors {name}: there is no such detector; there are {known}.")
+    raise NoSuchDetector(f"--detectors {name}: there is no such detector; there are ours, peers, {known}.")
 
 
 def code_digest(contender: Contender) -> str:

@@ -18,19 +18,34 @@ class NoMarkers(Exception):
     """The page does not say where the tables go."""
 
 
+def refuse_without_markers(path: Path) -> None:
+    """Find out before hours of running whether the tables can be written.
+
+    Raises:
+        NoMarkers: the page is missing, or one of its markers is.
+
+    """
+    _around(path)
+
+
 def write_between_markers(path: Path, tables: str) -> None:
     """Replace what lies between the markers of a page.
 
     Raises:
-        NoMarkers: one of them is missing.
+        NoMarkers: the page is missing, or one of its markers is.
 
     """
-    page = path.read_text()
+    before, after = _around(path)
+    path.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+
+
+def _around(path: Path) -> tuple[str, str]:
+    page = path.read_text() if path.is_file() else ""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise NoMarkers(f"{path} has no {BEGIN} ... {END}: the tables go between them.")
-    path.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+    return before, after
 
 
 def tables(results: Results) -> str:

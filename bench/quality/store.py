@@ -66,7 +66,7 @@ def digest_of(files: Iterable[Path], *words: str) -> str:
 def save(out: Path, key: Key, run: Run, row: dict[str, object]) -> None:
     """Write a run with what it amounts to, whole or not at all."""
     table = pa.table({"score": pa.array(run.scores, pa.float64(), from_pandas=True), "anomalous": run.anomalous})
-    metadata = {"digest": run.digest, "seconds": f"{run.seconds:.3f}", "refusal": run.refusal, "row": json.dumps(row)}
+    metadata = {"digest": run.digest, "seconds": repr(run.seconds), "refusal": run.refusal, "row": json.dumps(row)}
     _write(table.replace_schema_metadata(metadata), key.path(out))
 
 
