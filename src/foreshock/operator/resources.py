@@ -28,6 +28,7 @@ ANOMALIES = Kind("Anomaly", _BASE, "anomalies")
 EVENTS = Kind("Event", "/api/v1", "events")
 _MAX_LABEL_CHARS = 1_024
 _MAX_EXCLUDED = 20
+_MAX_CHANGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ def anomaly_of(incident: Incident, owner: Seen) -> tuple[dict[str, Any], dict[st
             for each in peak.get("contributions", ())[:MAX_CONTRIBUTIONS]
         ],
         "summary": str(evidence.get("summary", ""))[:MAX_MESSAGE_CHARS],
+        "changes": [{"what": str(each)[:512]} for each in evidence.get("changes", ())[:_MAX_CHANGES]],
     }
     if (model := evidence.get("model")) is not None:
         status["model"] = {"revision": model["revision"][:80], "sha256": model["digest"]}
