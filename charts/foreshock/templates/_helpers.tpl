@@ -57,26 +57,6 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* numba refuses to start where its cache cannot be written, even a complete one: the image's is copied to a scratch
-     volume. The image was built with the same NUMBA_CPU_NAME, so that its kernels run on every node. */}}
-{{- define "foreshock.kernels" -}}
-- name: kernels
-  image: {{ include "foreshock.image" . | quote }}
-  imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command: [cp, --recursive, --preserve=timestamps, /opt/foreshock/kernels/., /kernels]
-  securityContext: {{- include "foreshock.securityContext" . | nindent 4 }}
-  resources:
-    requests: {cpu: 10m, memory: 16Mi}
-    limits: {memory: 64Mi}
-  volumeMounts:
-    - {name: kernels, mountPath: /kernels}
-{{- end -}}
-
-{{- define "foreshock.commonEnv" -}}
-- {name: NUMBA_CACHE_DIR, value: /kernels}
-- {name: NUMBA_CPU_NAME, value: generic}
-{{- end -}}
-
 {{- define "foreshock.secretVolumes" -}}
 {{- range .mounts }}
 - name: secret-{{ .name }}
