@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +20,7 @@ MAX_REFUSAL_BYTES = 64 * 1024
 PROBE_WITHIN_S = 2.0
 _ATTEMPTS = 3
 _LONGEST_PAUSE_S = 5.0
+_PIECE_BYTES = 256 * 1024
 _IN_THREAD_BYTES = 64 * 1024
 
 
@@ -131,8 +132,12 @@ class ExtractorClient:
                 self._session.request(
                     method,
                     f"{self.url}{path}",
-                    data=body or None,
-                    headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+                    data=_pieces(body) if body else None,
+                    headers={
+                        "Content-Type": "application/json",
+                        "Content-Length": str(len(body)),
+                        "Accept-Encoding": "identity",
+                    },
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
@@ -155,6 +160,12 @@ class ExtractorClient:
     def _unavailable(self, why: str) -> ExtractorUnavailable:
         text = why if why.startswith("the extractor ") else f"the extractor {self.url} is not available: {why}"
         return ExtractorUnavailable(text)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    """The body in pieces, so that the loop can do something else while a large one is sent."""
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield memoryview(body)[start : start + _PIECE_BYTES]
 
 
 def _words_of(status: int, body: bytes) -> str:

@@ -13,7 +13,8 @@ from foreshock.core.errors import ExtractorUnavailable
 from foreshock.engine.gather import Gathered, Gathers, advance_rings
 from foreshock.engine.watch import Watch
 from foreshock.extractor.client import ExtractorClient
-from foreshock.extractor.exchange import Exchange, Taken, described_by, exchanges_of
+from foreshock.extractor.exchange import Exchange, Planner, described_by
+from foreshock.extractor.rows import Taken
 from foreshock.prometheus.settings import Datasource
 
 MAX_IN_FLIGHT = 4
@@ -38,7 +39,7 @@ class RemoteGatherer:
         jitter: Callable[[], float] = random.random,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._own, self._client, self._datasource = own, client, datasource
+        self._own, self._client, self._planner = own, client, Planner(datasource.name)
         self._timeout_s, self._jitter, self._monotonic_s = timeout_s, jitter, monotonic_s
         self.max_in_flight = max(1, min(MAX_IN_FLIGHT, datasource.concurrency - 1))
         self.away = ""  # why it is not used, in one sentence; empty while it is
@@ -47,6 +48,7 @@ class RemoteGatherer:
     def forget(self) -> None:
         """Detectors came or went: plan anew."""
         self._own.forget()
+        self._planner.forget()
 
     async def gather(self, due: Sequence[tuple[Watch, int]]) -> Gathered:
         """Bring the rings of the due detectors up to the instant that each is due at, with vectors where possible."""
@@ -54,7 +56,7 @@ class RemoteGatherer:
             return await self._by_itself(due, Gathered())
         gathered = Gathered()
         advance_rings(due)
-        exchanges, left = exchanges_of(due, self._datasource.name)
+        exchanges, left = self._planner.plan(due)
         places = asyncio.Semaphore(self.max_in_flight)
         taken: list[Taken] = []
         unusable: dict[str, str] = {}
