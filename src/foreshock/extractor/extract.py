@@ -1,4 +1,4 @@
-"""One request, from the datasource to the vectors: the engine's own gathering, and each model's own description."""
+"""One request, from the datasource to the vectors, by the engine's own gathering and description."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreshock.core.errors import ArtifactDamaged, ForeshockError
-from foreshock.core.frame import Array, Frame
+from foreshock.core.frame import Array
+from foreshock.detectors.fleet import Fleet
 from foreshock.detectors.model import Model
+from foreshock.detectors.rules import Rules
 from foreshock.engine.gather import Gathered
 from foreshock.engine.watch import Watch
 from foreshock.extractor.layout import LaidShape, Layout, rows_with_model
@@ -76,26 +79,45 @@ def _answer(asked: ExtractionRequest, layout: Layout, gathered: Gathered, work: 
 def _answer_shape(
     asked: ExtractionRequest, shape: ShapeAsked, laid: LaidShape, gathered: Gathered, work: _Work
 ) -> ShapeAnswer:
-    n_rows, n_held = len(laid.cohort.subjects), asked.n_held(shape)
-    ring = laid.cohort.ring[:n_rows]
+    ring = laid.cohort.ring[: len(laid.cohort.subjects)]
     rows = rows_with_model(shape)
-    failed = {row for watch in laid.watches if watch in gathered.failures for row in watch.row_of_group.values()}
-    vectors = np.full((len(rows), shape.n_metrics, len(STATISTICS)), np.nan)
-    start_s = asked.at_s - (ring.shape[1] - 1) * asked.step_s
-    digests = shape.digests
-    for place, row in enumerate(rows):
+    described = np.full((laid.n_known, shape.n_metrics, len(STATISTICS)), np.nan)
+    for fleet, members in _blocks(asked, shape, laid, work):
         if work.stop.is_set():
             raise DroppedError
-        model = _model(digests[row], asked, shape, work) if row not in failed else None
-        if model is not None:
-            frame = Frame(start_s, asked.step_s, model.schema.metrics, ring[row])
-            vectors[place] = model.vectors(frame, frame.n_times - 1)[0]
+        ends_s = np.full(len(members), asked.at_s)
+        described[members], _ = fleet.vectors(ring[members], ends_s, np.arange(len(members)))
+    failed = [row for watch in laid.watches if watch in gathered.failures for row in watch.row_of_group.values()]
+    described[[row for row in failed if row < laid.n_known]] = np.nan
     return ShapeAnswer(
         found=_found(shape, laid.watches, laid.n_known),
-        samples=pack(ring[:, n_held:], "<f4"),
-        vectors=pack(vectors, "<f8"),
+        samples=pack(ring[:, asked.n_held(shape) :], "<f4"),
+        vectors=pack(described[rows], "<f8"),
         gaps=pack(_gaps(ring[rows]), "<f8"),
     )
+
+
+def _blocks(
+    asked: ExtractionRequest, shape: ShapeAsked, laid: LaidShape, work: _Work
+) -> Sequence[tuple[Fleet, NDArray[np.int64]]]:
+    """The models of the rows as blocks, packed again when one of them changed or could not be read."""
+    digests = shape.digests
+    if digests == laid.digests:
+        return laid.blocks
+    alike: dict[bytes, tuple[list[Model], list[int]]] = {}
+    for row, digest in enumerate(digests):
+        if work.stop.is_set():
+            raise DroppedError
+        model = _model(digest, asked, shape, work)
+        if model is not None:
+            models, rows = alike.setdefault(model.baseline.loads.tobytes(), ([], []))
+            models.append(model)
+            rows.append(row)
+    none = Rules.none(shape.n_metrics)
+    blocks = tuple((Fleet.of(models, [none] * len(models)), np.array(rows)) for models, rows in alike.values())
+    if not work.unusable:
+        laid.digests, laid.blocks = digests, blocks
+    return blocks
 
 
 def _model(digest: str | None, asked: ExtractionRequest, shape: ShapeAsked, work: _Work) -> Model | None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from foreshock.core.errors import InvalidManifest
+from foreshock.detectors.fleet import Fleet
 from foreshock.detectors.rules import Rules
 from foreshock.engine.cohort import Cohort
 from foreshock.engine.gather import Gatherer, MetricSource
@@ -51,13 +53,18 @@ class OneAtATime:
             return await self._source.range(query, deadline_s=left_s if deadline_s is None else min(left_s, deadline_s))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class LaidShape:
-    """The rings of one shape, a row each: the known rows first, in the order of the request."""
+    """The rings of one shape, a row each: the known rows first, in the order of the request.
+
+    `blocks` are the models of the rows of `digests`, packed by those that have the same loads, with their rows.
+    """
 
     cohort: Cohort
     watches: tuple[Watch, ...]
     n_known: int
+    digests: tuple[str | None, ...] = ()
+    blocks: tuple[tuple[Fleet, NDArray[np.int64]], ...] = ()
 
 
 class Layout:
@@ -87,11 +94,14 @@ class Layout:
 
     @property
     def size_bytes(self) -> int:
-        return sum(laid.cohort.ring.nbytes for laid in self.shapes)
+        blocks = (block for laid in self.shapes for block, _ in laid.blocks)
+        return sum(laid.cohort.ring.nbytes for laid in self.shapes) + sum(
+            array.nbytes for block in blocks for array in block.baselines.values()
+        )
 
 
 class LayoutCache:
-    """At most `limit_bytes` of rings, the least recently used ones leave first."""
+    """At most `limit_bytes` of rings and packed models, the least recently used ones leave first."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.errors import ArtifactDamaged
@@ -32,7 +34,7 @@ class ModelCache:
         self.size_bytes = self.reads = 0
 
     def get(self, digest: str) -> Model:
-        """The model of this digest.
+        """The model of this digest, without its channels: it describes, and cannot score.
 
         Raises:
             ArtifactDamaged, ArtifactMissing, StoreUnavailable: as the store says.
@@ -58,4 +60,11 @@ class ModelCache:
         facts = document.get("model")
         if not isinstance(facts, Mapping):
             raise ArtifactDamaged(f"Artifact {digest} is not that of a model: train the model again.")
-        return load(arrays, facts), sum(array.nbytes for array in arrays.values())
+        return _describing(load(arrays, facts))
+
+
+def _describing(model: Model) -> tuple[Model, int]:
+    """The part of a model that describes windows, and its size; what scores them, most of it, is the engine's."""
+    light = replace(model, ensemble=replace(model.ensemble, channels=(), calibrations=()))
+    arrays = (getattr(model.baseline, each.name) for each in fields(model.baseline))
+    return light, sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from foreshock.core.frame import Frame, as_samples
+from foreshock.detectors.fleet import Fleet
 from foreshock.detectors.model import dump, load
+from foreshock.detectors.rules import Rules
 from foreshock.lifecycle.train import train_revision
 from foreshock.manifests.detector import API_VERSION, KIND, AnomalyDetector
 from foreshock.store.artifact_format import decode_arrays, decode_manifest, encode
@@ -27,4 +29,7 @@ def warm_up() -> None:
     arrays, facts = dump(train_revision(manifest.spec, frame, np.zeros(_ROWS, np.bool_)))
     stored = encode(arrays, {"model": facts})
     promise = decode_manifest(stored.manifest, stored.digest)
-    load(decode_arrays(promise, stored.arrays), facts).vectors(frame, _ROWS - 1)
+    model = load(decode_arrays(promise, stored.arrays), facts)
+    fleet = Fleet.of([model], [Rules.none(1)])
+    ring = values[None, -model.schema.context_steps :].copy()
+    fleet.vectors(ring, np.array([frame.end_s]), np.array([0]))

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from foreshock import __version__
 from foreshock.core.frame import Array
 from foreshock.features.schema import STATISTICS, Schema
-from foreshock.manifests.fields import ConfiguredName, LabelName, MetricName, refuse
+from foreshock.manifests.fields import ConfiguredName, refuse
 from foreshock.manifests.problems import Broken, refuse_all
 
 VERSION: Final = 1
@@ -66,6 +66,7 @@ Packed = Annotated[
 ]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Index = Annotated[int, Field(ge=0, le=MAX_ROWS)]
+Identifier = Annotated[str, Field(max_length=100, pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")]
 Message = Annotated[str, Field(max_length=4096)]
 Labels = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=10)]
 
@@ -77,7 +78,7 @@ class _Wire(BaseModel):
 class MetricAsked(_Wire):
     """One metric of a detector, in the order of its model."""
 
-    name: MetricName
+    name: Identifier
     query: str = Field(min_length=1, max_length=32_768, description="PromQL; see the manifest's own field.")
 
 
@@ -93,7 +94,7 @@ class DetectorAsked(_Wire):
 
     name: str = Field(max_length=317, pattern=_NAME, description="namespace/name")
     metrics: tuple[MetricAsked, ...] = Field(min_length=1, max_length=100)
-    group_by: tuple[LabelName, ...] = Field(default=(), max_length=10)
+    group_by: tuple[Identifier, ...] = Field(default=(), max_length=10)
     max_groups: int = Field(default=1000, ge=1, le=10_000)
     groups: tuple[GroupAsked, ...] = Field(
         default=(), max_length=10_000, description="Without group_by exactly one, without labels."
