@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class NewExtractor(Protocol):
 
 
 def start(folder: Path, settings: dict[str, object], *, port: int = 0) -> LocalExtractor:
-    """Start one with these settings, and return once it listens."""
+    """Start one with these settings, and return once it is ready, which is some time after it listens."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "foreshock.yaml").write_text(yaml.safe_dump(settings))
     log = folder / "log.jsonl"
@@ -64,12 +65,21 @@ def start(folder: Path, settings: dict[str, object], *, port: int = 0) -> LocalE
     while True:
         for line in log.read_text().splitlines():
             with contextlib.suppress(ValueError):
-                if (address := json.loads(line).get("address")) is not None:
+                address = json.loads(line).get("address")
+                if address is not None and _is_ready(f"http://{address}"):
                     return LocalExtractor(f"http://{address}", process)
         if process.poll() is not None or time.monotonic() > ends_s:
             process.kill()
             raise AssertionError(f"the extractor does not come up: {log.read_text()[-2000:]}")
         time.sleep(0.05)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:  # it listens before it answers
+        return False
 
 
 @pytest.fixture
