@@ -112,6 +112,10 @@ def restricted_namespace(cluster: ControlPlane) -> str:
         ({**MINIMAL, "extractor": {"enabled": True}, "models": {"persistence": False}}, "share the models"),
         ({**MINIMAL, "watchNamespaces": ["Shop"]}, "watchNamespaces"),
         ({**MINIMAL, "image": {"digest": "sha256:abc"}}, "digest"),
+        (
+            {"settings": {"datasources": [{"url": "${PROMETHEUS_URL}"}]}},
+            "settings.datasources[0] reads its url from a variable: set networkPolicy.extraEgressPorts",
+        ),
         ({"settings": {**MINIMAL["settings"], "listen": "0.0.0.0:80"}}, "Remove settings.listen: the chart sets it"),
         (
             {"settings": {"datasources": [{"url": "http://p:9090", "bearer_token": "abc"}]}},
@@ -202,9 +206,23 @@ def test_traffic_goes_to_what_the_settings_name_and_nowhere_else() -> None:
     policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(text(FULL), "NetworkPolicy")}
     ports = {port["port"] for rule in policies["fs-foreshock"]["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 6443, 8443, 5432, 8081}
+    ports = {port["port"] for rule in policies["fs-foreshock-extractor"]["egress"] for port in rule["ports"]}
+    assert ports == {53, 443}
     (asking,) = (rule["from"] for rule in policies["fs-foreshock-extractor"]["ingress"])
     components = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in asking]
     assert components == ["operator", "test"]
+
+
+def test_no_rule_of_a_network_policy_is_open_to_every_port() -> None:
+    """A port that is left empty means all of them: also where a URL is read from a variable there is none."""
+    hidden = {
+        "settings": {"datasources": [{"url": "${PROMETHEUS_URL}"}]},
+        "networkPolicy": {"extraEgressPorts": [9090]},
+    }
+    for values in (*VALUES.values(), hidden):
+        for policy in of_kind(text(values), "NetworkPolicy"):
+            rules = [*policy["spec"]["egress"], *policy["spec"]["ingress"]]
+            assert all(port["port"] for rule in rules for port in rule["ports"])
 
 
 def test_each_optional_piece_has_its_switch() -> None:

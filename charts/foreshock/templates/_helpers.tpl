@@ -114,11 +114,11 @@ capabilities: {drop: [ALL]}
 {{- toYaml (dict "datasources" .Values.settings.datasources "artifacts" "file:///var/lib/foreshock/models") -}}
 {{- end -}}
 
-{{/* The ports of all that the settings name, as a comma-separated list. */}}
+{{/* The ports of the datasources, and with `sinks` of the sinks, of `root`'s settings, as a comma-separated list. */}}
 {{- define "foreshock.egressPorts" -}}
 {{- $urls := list -}}
-{{- range .Values.settings.datasources -}}{{- $urls = append $urls .url -}}{{- end -}}
-{{- range .Values.settings.sinks -}}
+{{- range .root.Values.settings.datasources -}}{{- $urls = append $urls .url -}}{{- end -}}
+{{- range ternary .root.Values.settings.sinks list .sinks -}}
 {{- if .url -}}{{- $urls = append $urls .url -}}{{- end -}}
 {{- range .urls -}}{{- $urls = append $urls . -}}{{- end -}}
 {{- range splitList "," (default "" .bootstrap_servers) -}}
@@ -134,7 +134,7 @@ capabilities: {drop: [ALL]}
 {{- $ports = append $ports $port -}}
 {{- end -}}
 {{- end -}}
-{{- range .Values.networkPolicy.extraEgressPorts -}}{{- $ports = append $ports (toString .) -}}{{- end -}}
+{{- range .root.Values.networkPolicy.extraEgressPorts -}}{{- $ports = append $ports (toString .) -}}{{- end -}}
 {{- $ports | uniq | sortAlpha | join "," -}}
 {{- end -}}
 
@@ -156,6 +156,15 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- if and (include "foreshock.sharesModels" .) (not .Values.models.persistence) -}}
 {{- fail "Two replicas and the extractor share the models: set models.persistence to true." -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgressPorts) -}}
+{{- range $kind := list "datasources" "sinks" -}}
+{{- range $index, $entry := get $.Values.settings $kind -}}
+{{- if contains "${" (toString $entry.url) -}}
+{{- fail (printf "settings.%s[%d] reads its url from a variable: set networkPolicy.extraEgressPorts to its port, or networkPolicy.enabled to false." $kind $index) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range $field := list "database" "database_password_file" "artifacts" "listen" "extractor" -}}
 {{- if hasKey $.Values.settings $field -}}
