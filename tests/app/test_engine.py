@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +159,20 @@ async def test_what_was_deleted_while_nobody_looked_ends_at_the_next_start(setti
         assert SUBJECT not in run.history.detectors()
 
 
+async def test_who_leaves_and_comes_back_at_once_begins_anew(settings: Settings) -> None:
+    """Deleted and made again between two cycles: the old incident expires, and nothing of the old one is kept."""
+    async with _running(settings) as run:
+        run.engine.put(detector())
+        await run.until_it_fires(SUBJECT)
+        run.engine.remove(detector())
+        run.engine.put(detector(query=HEALTHY))
+        await until(lambda: len(run.events) == 2)
+        assert run.events[1]["reason"] == "detector_deleted"
+        await until(lambda: bool((now := run.engine.standing(SUBJECT)) and now.revision))
+        assert [record.name for record in run.history.models(SUBJECT)] == ["v1-r1"]
+        assert run.history.load_alert_states() == {}
+
+
 async def test_another_query_is_not_judged_by_the_old_model(settings: Settings) -> None:
     """A model of one query knows nothing about another: the changed detector has none until it has learnt anew."""
     async with _running(settings) as run:
@@ -203,3 +218,22 @@ async def test_nothing_is_published_that_the_database_did_not_take(
         standing = run.engine.standing(SUBJECT)
         assert standing is not None
         assert standing.firing
+
+
+@pytest.mark.parametrize("wrong_s", [600, -600])
+async def test_a_clock_that_is_wrong_judges_at_the_time_of_the_datasource(settings: Settings, wrong_s: int) -> None:
+    """Ten minutes ahead or behind: windows end where the datasource's newest data is, not where our clock thinks."""
+    run = Running(settings)
+    run.clock.skip(wrong_s)
+    task = asyncio.create_task(run.engine.run())
+    try:
+        run.engine.put(detector(query=HEALTHY))
+        await until(lambda: (now := run.engine.standing(SUBJECT)) is not None and now.mark is not None)
+        (lane,) = run.engine._lanes.values()
+        judged_at_s = lane.watches[SUBJECT].judged_at_s
+        assert judged_at_s is not None
+        assert -5 < time.time() - judged_at_s < 90
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        run.history.close()

@@ -91,7 +91,8 @@ class Lane:
     lag_s: float = 0.0
     watches: dict[Subject, Watch] = field(default_factory=dict)
     suspended: dict[Subject, int | None] = field(default_factory=dict)  # with the generation that says so
-    _orders: dict[Subject, AnomalyDetector | Leave] = field(default_factory=dict)
+    _leaving: dict[Subject, Leave] = field(default_factory=dict)
+    _coming: dict[Subject, AnomalyDetector] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
@@ -112,8 +113,12 @@ class Lane:
         self._trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
 
     def order(self, subject: Subject, wanted: AnomalyDetector | Leave) -> None:
-        """Take effect between two cycles; the newest order of a detector is the one that counts."""
-        self._orders[subject] = wanted
+        """Take effect between two cycles; the newest order counts, and who left and came back does both."""
+        if isinstance(wanted, Leave):
+            self._leaving[subject] = wanted
+            self._coming.pop(subject, None)
+        else:
+            self._coming[subject] = wanted
         self._news.set()
 
     def standing(self, subject: Subject) -> Standing | None:
@@ -199,22 +204,24 @@ class Lane:
 
     async def _carry_out(self) -> None:
         self._news.clear()
-        orders, self._orders = self._orders, {}
-        if not orders:
+        leaving, self._leaving = self._leaving, {}
+        coming, self._coming = self._coming, {}
+        if not leaving and not coming:
             return
+        for subject in leaving:
+            await self._drop(subject)
+            self.suspended.pop(subject, None)
+            self.parts.changed(subject)
+        await self._end([order.farewell for order in leaving.values() if order.farewell is not None])
         farewells = []
         known: dict[Subject, list[Subject]] = {}
         for each in self.parts.states:
             known.setdefault(Subject(each.namespace, each.name), []).append(each)
-        for number, (subject, wanted) in enumerate(orders.items()):
+        for number, (subject, wanted) in enumerate(coming.items()):
             if number % 100 == 99:
                 await asyncio.sleep(0)  # ten thousand at once must not hold up deliveries and probes
             try:
-                if isinstance(wanted, Leave):
-                    await self._drop(subject)
-                    self.suspended.pop(subject, None)
-                    farewells += [] if wanted.farewell is None else [wanted.farewell]
-                elif wanted.spec.suspend:
+                if wanted.spec.suspend:
                     await self._drop(subject)
                     self.suspended[subject] = wanted.metadata.generation
                     farewells.append(self._farewell(wanted, EndReason.SUSPENDED))

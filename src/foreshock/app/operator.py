@@ -109,7 +109,7 @@ class Operator:
         self._count = count
         self.engine: Engine | None = None
         self.reporter: Reporter | None = None
-        self._given: dict[Subject, AnomalyDetector] = {}  # what the engine was given last
+        self._given: dict[Subject, tuple[str, AnomalyDetector]] = {}  # what the engine was given last, and of which uid
         self._problems: dict[Subject, Fact] = {}
         self._troubled: set[str] = set()
         self._store_problem = ""
@@ -266,14 +266,18 @@ class Operator:
             self.reporter.forget(subject)
         if self.engine is not None and given is not None:
             _log.info("the detector was deleted", detector=subject.detector)
-            self.engine.remove(given)
+            self.engine.remove(given[1])
 
     # --- what the engine is told ----------------------------------------------------------------------------------
 
     def _order(self, now: Seen) -> None:
         """Give the engine what it has not been given yet; what it cannot run is a problem of that detector."""
         assert self.engine is not None
-        given = self._given.get(now.subject)
+        uid, given = self._given.get(now.subject, (now.uid, None))
+        if given is not None and uid != now.uid:  # deleted and made anew before anybody looked
+            del self._given[now.subject]
+            self.engine.remove(given)
+            given = None
         if given is not None and given is now.detector:
             return
         problem = now.problem
@@ -287,7 +291,7 @@ class Operator:
             self._problems[now.subject] = problem._replace(message=f"{problem.message}{still}")
         elif now.detector is not None:
             self._problems.pop(now.subject, None)
-            self._given[now.subject] = now.detector
+            self._given[now.subject] = now.uid, now.detector
             self.engine.put(now.detector)
         self._changed(now.subject)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -104,8 +105,8 @@ def _told(status: Mapping[str, Any]) -> tuple[Told, ...]:
         try:
             told.append(
                 Told(
-                    ConditionType(each["type"]), ConditionStatus(each["status"]), str(each["reason"]),
-                    str(each.get("message", "")), parse_instant(each["lastTransitionTime"]),
+                    ConditionType(each["type"]), ConditionStatus(each["status"]), sys.intern(str(each["reason"])),
+                    sys.intern(str(each.get("message", ""))), parse_instant(each["lastTransitionTime"]),
                     int(each.get("observedGeneration") or 0),
                 )
             )  # fmt: skip
