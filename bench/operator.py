@@ -151,7 +151,7 @@ def _run(
     print(f"{'restart after SIGKILL: all judged (the Lease lasts 15 s)':<58}{time.monotonic() - began_s:>9.1f} s")
 
     began_s = time.monotonic()
-    plane.request("DELETE", DETECTORS.path(namespace))
+    asyncio.run(_delete_all(plane, namespace))
     _until(lambda: again.operator.metric("foreshock_detectors") == 0, 300)
     print(f"{'all deleted at once: judged no more after':<58}{time.monotonic() - began_s:>9.1f} s")
 
@@ -178,6 +178,11 @@ async def _create(plane: ControlPlane, namespace: str, numbers: range) -> float:
 
         await asyncio.gather(*(work() for _ in range(WRITERS)))
     return time.monotonic() - began_s
+
+
+async def _delete_all(plane: ControlPlane, namespace: str) -> None:
+    async with ApiServer(load_kubeconfig(plane.kubeconfig), timeout_s=300) as api:
+        await api.request("DELETE", DETECTORS.path(namespace))
 
 
 def _detector(number: int) -> dict[str, Any]:

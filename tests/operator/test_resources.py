@@ -9,6 +9,7 @@ from foreshock.alerting.state import Kind
 from foreshock.core.verdicts import Subject
 from foreshock.manifests.anomaly import Anomaly
 from foreshock.manifests.conditions import ConditionType
+from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.model import AnomalyModel
 from foreshock.operator.resources import Seen, anomaly_of, event_of, model_of, seen
 from foreshock.store.records import Incident, ModelRecord
@@ -41,6 +42,21 @@ def test_a_spec_that_did_not_change_is_not_read_again() -> None:
     again = seen(document(observedGeneration=2), OWNER)
     assert again.detector is OWNER.detector
     assert again.said_generation == 2
+
+
+def test_equal_parts_of_two_detectors_are_one_object() -> None:
+    """Ten thousand detectors hold their defaults once; they say and compare as those that were read one by one."""
+    one, other = document(), document()
+    other["spec"]["target_service"] = "payment"
+    first, second = seen(one, None).detector, seen(other, None).detector
+    assert first is not None
+    assert second is not None
+    assert first.spec.training is second.spec.training
+    assert first.spec.__pydantic_fields_set__ is second.spec.__pydantic_fields_set__
+    plain = {**one, "apiVersion": "devopsroles.com/v1", "kind": "AnomalyDetector"}
+    read = AnomalyDetector.model_validate({**plain, "metadata": {"name": "checkout", "namespace": "shop"}})
+    assert first.spec == read.spec
+    assert first.spec.model_dump(exclude_unset=True) == read.spec.model_dump(exclude_unset=True)
 
 
 def test_a_spec_that_the_api_server_could_not_check_is_a_problem_with_its_path() -> None:
