@@ -10,6 +10,7 @@ from bench.quality.summary import Honesty, Row, Summary
 
 _WIDTH = 760
 _LEAST, _MOST = 0.05, 200.0  # false alarms a week at the two ends of the axis
+_LONGEST_NAME = 34
 _TICKS = (0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -30,6 +31,7 @@ def scatter(rows: Sequence[Summary]) -> str:
         kind = "limit" if tick == 1 else "grid"
         parts.append(f'<line class="{kind}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{top + plot_h}"/>')
         parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{height - 20}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text class="tick" x="{left}" y="{height - 20}">0</text>')
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - 14}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>')
@@ -97,8 +99,9 @@ def strips(rows: Sequence[Row]) -> str:
     parts = [_open(height, "segments and false alarms over time")]
     for place, row in enumerate(rows):
         at, scale = top + line_h * place + line_h / 2, width / row["judged_s"]
+        name = escape(_short(row["case"]))
         parts.append(
-            f'<text class="name" x="{left - 10}" y="{at + 4:.1f}" text-anchor="end">{escape(row["case"][-34:])}</text>'
+            f'<text class="name" x="{left - 10}" y="{at + 4:.1f}" text-anchor="end">{name}</text>'
             f'<line class="grid" x1="{left}" x2="{left + width}" y1="{at:.1f}" y2="{at:.1f}"/>'
         )
         for start, end, hit in zip(row["starts_s"], row["ends_s"], row["found_each"], strict=True):
@@ -107,6 +110,11 @@ def strips(rows: Sequence[Row]) -> str:
         for start, end in zip(row["episodes_s"], row["episode_ends_s"], strict=True):
             parts.append(_bar("false", left + start * scale, (end - start) * scale, at + 1, 7))
     return "".join([*parts, "</svg>"])
+
+
+def _short(name: str) -> str:
+    """The end of a long name: cases of one family begin alike."""
+    return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"
 
 
 def _bar(kind: str, x: float, width: float, y: float, height: float) -> str:

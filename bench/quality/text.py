@@ -70,7 +70,8 @@ def nab_table(lines: Sequence[NabLine]) -> str:
 def scope(block: Sequence[Summary]) -> str:
     """How many cases and segments the largest row of a block rests on."""
     most = max(block, key=lambda row: row.cases)
-    return f"{most.cases} cases, {most.weeks:.1f} weeks"
+    cases = "1 case" if most.cases == 1 else f"{most.cases} cases"
+    return f"{cases}, {most.segments} segments, {most.weeks:.1f} weeks"
 
 
 def line(row: Summary) -> str:
