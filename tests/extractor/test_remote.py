@@ -28,7 +28,7 @@ from tests.servers.round_robin import round_robin
 
 from foreshock.engine.gather import Gatherer
 from foreshock.extractor.client import ExtractorClient
-from foreshock.extractor.remote import FIRST_PAUSE_S, LONGEST_PAUSE_S, RemoteGatherer
+from foreshock.extractor.remote import FIRST_PAUSE_S, LONGEST_PAUSE_S, RemoteGatherer, most_in_flight
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.client import PrometheusClient
 from foreshock.prometheus.local_server import LocalPrometheus
@@ -247,6 +247,32 @@ async def test_load_on_the_datasource_is_bounded_however_many_extractors_there_a
         assert gatherer.max_in_flight == made.source.concurrency - 1 == 3
         assert counted.connections == 12 * 3
         assert 1 < counted.peak_connections <= 3
+
+
+async def test_namespaces_that_are_told_apart_share_that_bound(made: Shop, new_extractor: NewExtractor) -> None:
+    """Three gatherers of one datasource: together no more than three queries at a time, each no more than two."""
+    apart = made.source.model_copy(update={"namespace_label": "job"})  # of this test's history
+    manifests = [_of_window(f"{minutes}m") for minutes in range(10, 14)]
+    peaks = []
+    for n_gatherers in (1, 3):
+        async with FaultProxy(made.server.url) as counted:
+            counted.fault = _slow(0.05)
+            settings = {**made.settings, "datasources": [{"url": counted.url}]}
+            replicas = [new_extractor(settings) for _ in range(2)]
+            async with round_robin([each.url for each in replicas]) as url, ExtractorClient(url) as client:
+                places = asyncio.Semaphore(most_in_flight(apart))
+                engines = [
+                    Engine.of(
+                        RemoteGatherer(Gatherer(made.client), client, apart, timeout_s=30, places=places),
+                        made.source, manifests, {},
+                    )
+                    for _ in range(n_gatherers)
+                ]  # fmt: skip
+                found = await asyncio.gather(*(each.gather(END_S) for each in engines))
+                assert [each.extractor_away for each in found] == [""] * n_gatherers
+            peaks.append(counted.peak_connections)
+    assert peaks[0] <= 2
+    assert 2 < peaks[1] <= 3
 
 
 def _of_window(window: str) -> AnomalyDetector:

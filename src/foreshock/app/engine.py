@@ -31,7 +31,7 @@ from foreshock.engine.cycle import Summary
 from foreshock.engine.endings import Farewell
 from foreshock.engine.gather import Gatherer, Gathers, MetricSource
 from foreshock.extractor.client import ExtractorClient
-from foreshock.extractor.remote import RemoteGatherer
+from foreshock.extractor.remote import RemoteGatherer, most_in_flight
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.client import PrometheusClient
@@ -103,6 +103,7 @@ class Engine:
         self._on_change = on_change
         url = settings.extractor.url
         self._extractor = ExtractorClient(url) if url is not None else None
+        self._exchanges: dict[str, asyncio.Semaphore] = {}  # by datasource: shared by its lanes
         self._lanes: dict[LaneKey, Lane] = {}
         self._lane_of: dict[Subject, LaneKey] = {}
         self._clients: dict[str, tuple[_Metered, asyncio.Task[PrometheusClient]]] = {}  # by datasource
@@ -220,9 +221,10 @@ class Engine:
         own = Gatherer(client)
         if self._extractor is None:
             return own
+        places = self._exchanges.setdefault(source.name, asyncio.Semaphore(most_in_flight(source)))
         return RemoteGatherer(
             own, self._extractor, source,
-            timeout_s=self._settings.extractor.timeout_s, monotonic_s=self._clock.monotonic_s,
+            timeout_s=self._settings.extractor.timeout_s, places=places, monotonic_s=self._clock.monotonic_s,
         )  # fmt: skip
 
     async def _live(self, lane: Lane, opening: asyncio.Task[PrometheusClient]) -> None:

@@ -15,6 +15,7 @@ from foreshock.engine.watch import Watch
 from foreshock.extractor.client import ExtractorClient
 from foreshock.extractor.exchange import Exchange, Planner, described_by
 from foreshock.extractor.rows import Taken
+from foreshock.prometheus.client import PER_NAMESPACE
 from foreshock.prometheus.settings import Datasource
 
 MAX_IN_FLIGHT = 4
@@ -22,11 +23,17 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0
 _SHARE_OF_INTERVAL = 0.5  # so that the engine's own way still fits into the interval
 
 
+def most_in_flight(datasource: Datasource) -> int:
+    """How many requests about one datasource are under way at a time, however many extractors there are."""
+    return max(1, min(MAX_IN_FLIGHT, datasource.concurrency - 1))
+
+
 class RemoteGatherer:
     """Gathers through extractors, and by itself while there is none that answers as this version should.
 
     Once one failed it is only probed, after pauses that grow to a minute, until it is ready again. A datasource has at
-    most as many requests in flight as it allows, less one for training: each causes one query at a time.
+    most as many requests in flight as it allows, less one for training: each causes one query at a time. Where it tells
+    namespaces apart, each has a gatherer of its own: they share `places`, and none takes more than its two.
     """
 
     def __init__(
@@ -36,12 +43,15 @@ class RemoteGatherer:
         datasource: Datasource,
         *,
         timeout_s: float,
+        places: asyncio.Semaphore | None = None,
         jitter: Callable[[], float] = random.random,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own, self._client, self._planner = own, client, Planner(datasource.name)
         self._timeout_s, self._jitter, self._monotonic_s = timeout_s, jitter, monotonic_s
-        self.max_in_flight = max(1, min(MAX_IN_FLIGHT, datasource.concurrency - 1))
+        self.max_in_flight = most_in_flight(datasource)
+        self._places = places or asyncio.Semaphore(self.max_in_flight)
+        self._turns = asyncio.Semaphore(self.max_in_flight if datasource.namespace_label is None else PER_NAMESPACE)
         self.away = ""  # why it is not used, in one sentence; empty while it is
         self._pause_s, self._try_at_s = FIRST_PAUSE_S, 0.0
 
@@ -57,13 +67,12 @@ class RemoteGatherer:
         gathered = Gathered()
         advance_rings(due)
         exchanges, left = self._planner.plan(due)
-        places = asyncio.Semaphore(self.max_in_flight)
         taken: list[Taken] = []
         unusable: dict[str, str] = {}
         answered: set[Watch] = set()
 
         async def exchange(one: Exchange) -> None:
-            async with places:
+            async with self._turns, self._places:
                 if self.away:
                     return
                 try:
