@@ -139,15 +139,18 @@ async def test_status_is_written_on_change_only_and_not_in_a_hurry(world: World,
         )
         world.clock.skip(60)
         await eventually(lambda: world.conditions(DETECTORS, "checkout")["Anomalous"]["status"] == "False")
-        version = world.get(DETECTORS, "checkout")["metadata"]["resourceVersion"]  # type: ignore[index]
-        cycles = partial(operator._metrics.registry.get_sample_value, "foreshock_cycles_total")
-        normal = {"datasource": "default", "verdict": "normal"}
+        value = operator._metrics.registry.get_sample_value
+        written = partial(value, "foreshock_status_writes_total", {"kind": "AnomalyDetector", "outcome": "written"})
+        normal = partial(value, "foreshock_cycles_total", {"datasource": "default", "verdict": "normal"})
+        before = written()
+        assert operator.reporter is not None
         for _ in range(3):
-            before = cycles(normal) or 0
+            judged = normal() or 0
             world.clock.skip(60)
-            await eventually(lambda before=before: (cycles(normal) or 0) > before)
-        await asyncio.sleep(3)  # three times as long as a write may be put off here
-        assert world.get(DETECTORS, "checkout")["metadata"]["resourceVersion"] == version  # type: ignore[index]
+            await eventually(lambda judged=judged: (normal() or 0) > judged)
+            operator.reporter.changed(Subject(world.namespace, "checkout"))  # looked at, and found as it was
+            await eventually(lambda: operator.reporter is not None and operator.reporter.waiting == 0)
+        assert written() == before
 
 
 async def test_a_refused_event_blocks_nothing(world: World, settings: Settings) -> None:
