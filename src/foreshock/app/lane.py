@@ -17,7 +17,7 @@ from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
 from foreshock.core import telemetry
 from foreshock.core.clock import Clock
-from foreshock.core.errors import Damaged, ExtractorUnavailable, ForeshockError, StoreUnavailable
+from foreshock.core.errors import Damaged, ExtractorUnavailable, ForeshockError, LeaseLost, StoreUnavailable
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Cycle, Ledger, Summary
 from foreshock.engine.endings import Farewell
@@ -369,6 +369,8 @@ class Lane:
         subject = watch.subject
         try:
             learnt = await self._trainer.restore(watch, now_s)
+        except LeaseLost:
+            raise
         except ForeshockError as error:
             if isinstance(error, Damaged):
                 self.parts.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
@@ -388,6 +390,8 @@ class Lane:
         began_s = self.parts.clock.monotonic_s()
         try:
             learnt = await self._trainer.learn(watch, now_s)
+        except LeaseLost:  # no trouble of this detector: whoever leads now trains it
+            raise
         except ForeshockError as error:
             again_s = now_s + (60.0 if error.retryable else 600.0)
             self._learnt(watch, None, again_s, Trouble(error.reason, str(error)))
