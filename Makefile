@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts unit bench quality lock clean
+.PHONY: help demo test lint types contracts unit bench fleet quality lock clean
 
 BIN := .venv/bin
 SETUP := tools/setup
@@ -54,6 +54,11 @@ quality: ## detection on labelled data beside the peers; DATA=folder, OUT=build/
 	@test -n "$(DATA)" || { echo "quality: name the folder of the labelled data: make quality DATA=folder" >&2; exit 2; }
 	@$(SETUP)/python quality
 	@$(BIN)/python -m bench.quality --data "$(DATA)" --out "$(or $(OUT),build/quality)" $(ARGS)
+
+fleet: ## ten thousand detectors on a real API server: memory, CPU, lag, an outage; ten minutes
+	@$(SETUP)/debian prometheus:prometheus
+	@$(SETUP)/python test
+	@$(BIN)/python -m bench.operator
 
 lock: ## resolve requirements.lock again; releases wait a week before they are taken
 	@$(SETUP)/lock

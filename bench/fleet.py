@@ -68,7 +68,7 @@ class _Fleet:
 
     def __init__(self, algorithm: str, client: PrometheusClient, frames: list[Frame]) -> None:
         cohorts = Cohorts()
-        detectors = [_detector(algorithm, number) for number in range(DETECTORS)]
+        detectors = [detector(algorithm, number) for number in range(DETECTORS)]
         self.watches = [watch_of(each, client.datasource, cohorts, ()) for each in detectors]
         if len(cohorts.by_shape) != 1:
             raise SystemExit(f"{len(cohorts.by_shape)} cohorts instead of one")
@@ -134,14 +134,14 @@ def run() -> list[Row]:
     end_s = int(time.time()) // STEP_S * STEP_S
     with tempfile.TemporaryDirectory(prefix="foreshock-bench-") as name:
         folder = Path(name)
-        _write_history(folder / "history.txt", end_s)
+        write_history(folder / "history.txt", end_s)
         backfill(folder / "data", folder / "history.txt")
         with running(folder) as server:
             return asyncio.run(_measure(server, end_s))
 
 
 async def _measure(server: LocalPrometheus, end_s: int) -> list[Row]:
-    frames = [_training_frame(number, end_s) for number in range(MODELS)]
+    frames = [training_frame(number, end_s) for number in range(MODELS)]
     plain = _Plain(server, frames)
     spent: dict[str, list[float]] = {}
 
@@ -152,19 +152,19 @@ async def _measure(server: LocalPrometheus, end_s: int) -> list[Row]:
         fleets = {algorithm: _Fleet(algorithm, client, frames) for algorithm in ALGORITHMS}
         for cycle in range(-WARM_UP_CYCLES, ROUNDS):  # the first one fetches the whole context, and compiles
             at_s = end_s + (cycle - ROUNDS) * STEP_S
-            server_s = _server_cpu_s(server.pid)
+            server_s = server_cpu_s(server.pid)
             for algorithm, fleet in fleets.items():
                 whole_s, gathering_s = await fleet.judge(at_s)
                 if cycle >= 0:
                     add(algorithm, whole_s, DETECTORS)
                     add(f"{algorithm}: gather", gathering_s, DETECTORS)
                     add(f"{algorithm}: judge", whole_s - gathering_s, DETECTORS)
-            between_s = _server_cpu_s(server.pid)
+            between_s = server_cpu_s(server.pid)
             plain_s = plain.judge(at_s)
             if cycle >= 0:
                 add("plain", plain_s, PLAIN_DETECTORS)
                 add("server", between_s - server_s, DETECTORS * len(fleets))
-                add("server: plain", _server_cpu_s(server.pid) - between_s, PLAIN_DETECTORS)
+                add("server: plain", server_cpu_s(server.pid) - between_s, PLAIN_DETECTORS)
     return _rows(spent)
 
 
@@ -193,7 +193,7 @@ def _row(name: str, values: list[float], unit: str = "us") -> Row:
     return Row(name, statistics.median(values), unit, low=min(values), high=max(values))
 
 
-def _server_cpu_s(pid: int) -> float:
+def server_cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -202,7 +202,7 @@ def _query(number: int) -> str:
     return f'm{{job="svc-{number:04d}"}}'
 
 
-def _detector(algorithm: str, number: int) -> AnomalyDetector:
+def detector(algorithm: str, number: int) -> AnomalyDetector:
     return AnomalyDetector.model_validate({
         "apiVersion": "devopsroles.com/v1",
         "kind": "AnomalyDetector",
@@ -223,7 +223,7 @@ def _series(rng: np.random.Generator, times_s: np.ndarray) -> np.ndarray:
     return np.asarray(40.0 + 5.0 * np.sin(2.0 * np.pi * times_s / 86_400.0) + noise)
 
 
-def _training_frame(number: int, end_s: int) -> Frame:
+def training_frame(number: int, end_s: int) -> Frame:
     times_s = end_s - HISTORY_STEPS * STEP_S + STEP_S * np.arange(-TRAINING_STEPS, 0)
     values = as_samples(_series(np.random.default_rng(number), times_s)[:, None])
     return Frame(int(times_s[0]), STEP_S, ("m",), values)
@@ -239,7 +239,7 @@ def _plain_training(frame: Frame) -> np.ndarray:
     return np.column_stack([column() for column in columns])[WINDOW_STEPS - 1 :]
 
 
-def _write_history(file: Path, end_s: int) -> None:
+def write_history(file: Path, end_s: int) -> None:
     """`HISTORY_STEPS` samples of every detector's series as OpenMetrics, the last at `end_s`."""
     rng = np.random.default_rng(100)
     times_s = end_s + STEP_S * np.arange(1 - HISTORY_STEPS, 1)

@@ -1,4 +1,5 @@
-"""Print every figure of the benchmark in one table: a fleet beside the plain pipeline, the forest beside its peers.
+"""Print every figure of the benchmark in one table: a fleet beside the plain pipeline and through an
+extractor, the forest beside its peers.
 
 python -m bench.main
 """
@@ -10,20 +11,25 @@ import platform
 import subprocess
 from importlib.metadata import version
 
-from bench import fleet, forest
 from bench.forest import Row
+
+from bench import extractor, fleet, forest
 
 LIBRARIES = ("numpy", "numba", "aiohttp", "pandas", "scikit-learn", "isotree")
 
 
 def main() -> None:
-    """Run both parts, one after the other; takes two minutes on an idle machine."""
+    """Run all parts, one after the other; takes three minutes on an idle machine."""
     print("python -m bench.main")
     print(f"Python {platform.python_version()}, {_prometheus_version()} on GOMAXPROCS=1, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in LIBRARIES))
     print(f"\n{'':<53}{'median':>12} {'unit':<6}{'range':>20}{'x ours':>8}")
     print(f"CPU per detector of a steady cycle, {fleet.DETECTORS:,} detectors of one template, {fleet.ROUNDS} cycles")
     _print(fleet.run())
+    print(
+        f"The same through an extractor, {extractor.DETECTORS:,} detectors with a model each, {extractor.ROUNDS} cycles"
+    )
+    _print(extractor.run())
     print(f"The packed forest and its peers, {forest.N_TREES} trees of {forest.SAMPLE_SIZE}")
     _print(forest.run())
 

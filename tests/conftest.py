@@ -7,8 +7,10 @@ from hypothesis import settings
 pytest_plugins = (
     "tests.servers.prometheus",
     "tests.servers.fault_proxy",
+    "tests.servers.extractor",
     "tests.servers.kubernetes",
     "tests.servers.postgresql",
+    "tests.servers.shop",
 )
 
 # No deadline: the first call of a kernel compiles it, and the machine is shared. A failure prints how to repeat it.

@@ -122,7 +122,7 @@ def average_precision(scores: Scores, labels: Flags) -> float:
         return float("nan")
     order = np.argsort(-known, kind="stable")
     ranked = labels[order]
-    last_of_tie = np.append(np.diff(known[order]) != 0, True)
+    last_of_tie = np.append(known[order][1:] != known[order][:-1], True)
     hits = np.cumsum(ranked)[last_of_tie]
     shown = np.flatnonzero(last_of_tie) + 1
     return float(np.sum(np.diff(np.concatenate([[0], hits])) * hits / shown) / labels.sum())

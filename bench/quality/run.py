@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from bench.quality import store
 from bench.quality.cases import Case
-from bench.quality.contenders import code_digest, named
+from bench.quality.contenders import code_digest, measure_digest, named
 from bench.quality.detector import Budget, Contender, Mode, NotApplicable
 from bench.quality.store import Key, Run
+from bench.quality.summary import row_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def run_job(job: Job, progress: Callable[[float], None] = lambda _: None) -> flo
     nothing = np.full(job.case.rows - job.case.train_rows, np.nan)
     for budget in job.budgets:
         run = Run(job.digest, seconds / len(job.budgets), scores.get(budget, nothing), refusal)
-        store.save(job.out, job.key(budget), run)
+        store.save(job.out, job.key(budget), run, row_of(job.key(budget), job.case, run, measure_digest()))
     return seconds
 
 
@@ -78,19 +80,14 @@ def run_all(todo: Sequence[Job], n_workers: int) -> None:
             sys.stderr.write(f"{place}/{len(todo)} {job.said} {seconds:.1f}s\n")
             sys.stderr.flush()
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=42))
+    columns = (name, BarColumn(10), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         total = bar.add_task("all runs", total=len(todo))
-        one = bar.add_task("", total=1.0, visible=n_workers == 1)
+        one = bar.add_task("", total=100, visible=n_workers == 1)
 
         def show(job: Job, share: float) -> None:
-            bar.update(one, description=job.said, completed=share)
+            bar.update(one, description=job.said, completed=round(100 * share))
 
         for _job, _seconds in _results(todo, n_workers, show):
             bar.advance(total)

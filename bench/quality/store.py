@@ -1,7 +1,8 @@
 """The folder of results: the scores of every run in a file of its own, and one table of what they amount to.
 
-    OUT/scores/<dataset>/<case>/<detector>.<mode>.<budget>.parquet    score, anomalous; metadata: digest, seconds
+    OUT/scores/<dataset>/<case>/<detector>.<mode>.<budget>.parquet    score, anomalous; the figures as metadata
     OUT/results.parquet                                               a row a case x detector x mode x budget
+    OUT/nab.parquet                                                   a row a detector x mode
     OUT/report.html
 
 A score file whose digest is today's isn't computed again; the report can be made from the files alone.
@@ -10,9 +11,11 @@ A score file whose digest is today's isn't computed again; the report can be mad
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,10 +63,10 @@ def digest_of(files: Iterable[Path], *words: str) -> str:
     return total.hexdigest()[:12]
 
 
-def save(out: Path, key: Key, run: Run) -> None:
-    """Write a run, whole or not at all."""
+def save(out: Path, key: Key, run: Run, row: dict[str, object]) -> None:
+    """Write a run with what it amounts to, whole or not at all."""
     table = pa.table({"score": pa.array(run.scores, pa.float64(), from_pandas=True), "anomalous": run.anomalous})
-    metadata = {"digest": run.digest, "seconds": f"{run.seconds:.3f}", "refusal": run.refusal}
+    metadata = {"digest": run.digest, "seconds": repr(run.seconds), "refusal": run.refusal, "row": json.dumps(row)}
     _write(table.replace_schema_metadata(metadata), key.path(out))
 
 
@@ -80,20 +83,28 @@ def load(out: Path, key: Key) -> Run | None:
 
 def digest_in(out: Path, key: Key) -> str | None:
     """The digest of the code that a saved run came from; reads no row."""
+    return _metadata(out, key).get(b"digest", b"").decode() or None
+
+
+def row_in(out: Path, key: Key) -> dict[str, Any]:
+    """What a saved run amounts to; empty where nothing is saved."""
+    said: dict[str, Any] = json.loads(_metadata(out, key).get(b"row", b"{}"))
+    return said
+
+
+def _metadata(out: Path, key: Key) -> dict[bytes, bytes]:
     path = key.path(out)
-    if not path.is_file():
-        return None
-    return (pq.read_schema(path).metadata or {}).get(b"digest", b"").decode()
+    return dict(pq.read_schema(path).metadata or {}) if path.is_file() else {}
 
 
-def write_rows(out: Path, rows: list[dict[str, object]]) -> None:
-    """Write the table of results."""
-    _write(pa.Table.from_pylist(rows), out / "results.parquet")
+def write_table(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write rows as a table, whole or not at all."""
+    names = dict.fromkeys(name for row in rows for name in row)  # a refusal has fewer figures than a run
+    _write(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
 
 
-def read_rows(out: Path) -> list[dict[str, object]]:
-    """The table of results, empty where there is none yet."""
-    path = out / "results.parquet"
+def read_table(path: Path) -> list[dict[str, object]]:
+    """The rows of a table, none where there is no file yet."""
     return pq.read_table(path).to_pylist() if path.is_file() else []
 
 

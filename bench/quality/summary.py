@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from bench.quality.cases import DATASETS, Case
 from bench.quality.detector import Budget
-from bench.quality.measure import HOUR_S, WEEK_S, average_precision, measured, oracle_found
+from bench.quality.measure import HOUR_S, WEEK_S, average_precision, measured, oracle_found, runs
 from bench.quality.store import Key, Run
 from bench.quality.vus import period_of, vus_pr
 from scipy.stats import chi2
@@ -42,10 +42,13 @@ def row_of(key: Key, case: Case, run: Run, measure_digest: str) -> Row:
         "oracle_found": oracle_found(run.scores, labels, case.step_s),
         "average_precision": average_precision(run.scores, labels),
         "vus_pr": vus_pr(run.scores, labels, period_of(case.values[:, 0])),
+        "judged_s": len(labels) * case.step_s,
         "starts_s": [start * case.step_s for start in outcome.starts],
+        "ends_s": [end * case.step_s for _, end in runs(labels)],
         "found_each": list(outcome.found),
         "delays_s": [delay * case.step_s for delay in outcome.delays],
         "episodes_s": [first * case.step_s for first, _ in outcome.episodes],
+        "episode_ends_s": [last * case.step_s for _, last in outcome.episodes],
     }
 
 

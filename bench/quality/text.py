@@ -6,28 +6,72 @@ import math
 from collections.abc import Iterable, Sequence
 
 from bench.quality.cases import DATASETS
+from bench.quality.collect import Results
+from bench.quality.nab_lines import NabLine
+from bench.quality.nab_published import DEVELOPMENT_FILES, PUBLISHED
 from bench.quality.summary import Honesty, Summary
 
-_TITLES = {dataset.name: dataset.title for dataset in DATASETS}
+TITLES = {dataset.name: dataset.title for dataset in DATASETS}
+_ORDER = {dataset.name: place for place, dataset in enumerate(DATASETS)}
 HEAD = (
     f"{'':<26}{'found':>7}{'recall':>7}{'oracle':>7}{'FA/wk':>6}"
     f"{'time%':>6}{'delay':>6}{'p90':>5}{'AP':>5}{'VUS':>5}"
 )  # fmt: skip
 
 
+def report(results: Results) -> str:
+    """Everything, for a terminal."""
+    parts = [table(results.summaries)]
+    if results.nab:
+        parts.append(nab_table(results.nab))
+    if results.honesty:
+        parts.append(honesty_table(results.honesty))
+    return "\n".join(parts)
+
+
 def table(rows: Sequence[Summary]) -> str:
     """One block per dataset, budget and mode."""
     lines: list[str] = []
-    for dataset, budget, mode in dict.fromkeys((row.dataset, row.budget, row.mode) for row in rows):
-        block = [row for row in rows if (row.dataset, row.budget, row.mode) == (dataset, budget, mode)]
-        lines += [f"{_TITLES[dataset]}, {mode}, budget {budget}: {scope(block)}", HEAD, *map(line, block), ""]
+    for (dataset, mode, budget), block in blocks(rows).items():
+        lines += [f"{TITLES[dataset]}, {mode}, budget {budget}: {scope(block)}", HEAD, *map(line, block), ""]
     return "\n".join(lines)
+
+
+def blocks(rows: Sequence[Summary]) -> dict[tuple[str, str, str], list[Summary]]:
+    """The rows of each dataset, mode and budget, in that order."""
+    result: dict[tuple[str, str, str], list[Summary]] = {}
+    for row in sorted(rows, key=place):
+        result.setdefault((row.dataset, row.mode, row.budget), []).append(row)
+    return result
+
+
+def place(row: Summary) -> tuple[int, str]:
+    """Datasets in their order, adaptive before frozen."""
+    return _ORDER[row.dataset], row.mode
+
+
+def nab_table(lines: Sequence[NabLine]) -> str:
+    """Ours and the benchmark's own, on the same files."""
+    head = f"{'raw rows':>17}{'onsets':>18}"
+    columns = f"{'at 1.0':>9}{'best':>8}{'at 1.0':>10}{'best':>8}"
+    said = [f"NAB, standard profile, {lines[0].files} files, budget {lines[0].budget}", f"{'':<36}{head}"]
+    said.append(f"{'':<36}{columns}")
+    said += [
+        f"{f'{each.detector} {each.mode}':<36}{each.at_one:>9.1f}{each.best:>8.1f}"
+        f"{each.at_one_adapted:>10.1f}{each.best_adapted:>8.1f}"
+        for each in lines
+    ]
+    for one in PUBLISHED if lines[0].files == DEVELOPMENT_FILES else ():
+        name = f"published: {one.detector}"
+        said.append(f"{name:<36}{'':>9}{one.development_best:>8.1f}{'':>10}{one.development_adapted:>8.1f}")
+    return "\n".join([*said, ""])
 
 
 def scope(block: Sequence[Summary]) -> str:
     """How many cases and segments the largest row of a block rests on."""
     most = max(block, key=lambda row: row.cases)
-    return f"{most.cases} cases, {most.weeks:.1f} weeks"
+    cases = "1 case" if most.cases == 1 else f"{most.cases} cases"
+    return f"{cases}, {most.segments} segments, {most.weeks:.1f} weeks"
 
 
 def line(row: Summary) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from foreshock.app.settings import Overrides, Settings, load_settings
 from foreshock.core.errors import InvalidSettings
-from foreshock.manifests.detector import DetectorSpec
+from foreshock.manifests.detector import AnomalyDetector
 
 URL = "http://127.0.0.1:9090"
 SOURCE = f"datasources: [{{url: '{URL}'}}]\n"
@@ -226,11 +226,20 @@ database: postgresql+psycopg://foreshock:{CANARY}@db/foreshock
     assert token.get_secret_value() == CANARY
 
 
+def detector(spec: dict[str, object], namespace: str = "shop") -> AnomalyDetector:
+    head = {
+        "apiVersion": "devopsroles.com/v1",
+        "kind": "AnomalyDetector",
+        "metadata": {"name": "a", "namespace": namespace},
+    }
+    return AnomalyDetector.model_validate(head | {"spec": spec})
+
+
 def test_names_in_a_manifest_that_nobody_configured_are_found() -> None:
     """With their paths; the built-in log is always there."""
     settings = Settings.model_validate({"datasources": [{"url": URL}]})
     spec = {"target_service": "a", "prometheus_query": "up", "datasource": "main", "sinks": ["log", "hook"]}
-    found = list(settings.objections(DetectorSpec.model_validate(spec)))
+    found = list(settings.objections(detector(spec)))
     assert [(broken.path, broken.sentence) for broken in found] == [
         ("spec.datasource", "The datasource 'main' is not configured; use default, or configure it."),
         ("spec.sinks[1]", "The sink 'hook' is not configured; use log, or configure it."),

@@ -14,14 +14,14 @@ SEGMENT = (800, 830)
 
 
 def write_folder(data: Path, folder: str = "asd", cases: tuple[str, ...] = ("one",), n_metrics: int = 3) -> Path:
-    """Noise with a daily shape, and one stretch in which everything jumps."""
+    """Noise with a daily shape, and one stretch in which one metric jumps."""
     (data / folder).mkdir(parents=True)
     entries = []
     for seed, name in enumerate(cases):
         rng = np.random.default_rng(seed)
         daily = np.sin(2 * np.pi * np.arange(ROWS) / 288)[:, None]
         values = 10 + daily + rng.normal(0, 0.2, (ROWS, n_metrics))
-        values[slice(*SEGMENT)] += 5
+        values[slice(*SEGMENT), 0] += 5
         labels = np.zeros(ROWS, np.int8)
         labels[slice(*SEGMENT)] = 1
         columns = {"timestamp": np.arange(ROWS)} | {

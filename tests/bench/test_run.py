@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from bench.quality import store
 from bench.quality.__main__ import main
+from bench.quality.detector import Mode
+from bench.quality.store import Key
 from tests.bench.made_up import ROWS, SEGMENT, TRAIN_ROWS, write_folder
 
 
@@ -37,6 +41,31 @@ def test_a_second_run_computes_nothing_and_prints_the_same(
     assert main(arguments) == 0
     changed = {name for name, at in scores_of(tmp_path / "out").items() if before[name] != at}
     assert changed == {str(lost.relative_to(tmp_path / "out"))}
+
+
+def test_what_other_code_said_is_said_again(arguments: list[str], tmp_path: Path) -> None:
+    """A run belongs to the code that made it; its figures belong to the measure, and are renewed without a run."""
+    assert main(arguments) == 0
+    out, key = tmp_path / "out", Key("asd", "one", "foreshock:level", Mode.FROZEN, "1/7d")
+    run, row = store.load(out, key), store.row_in(out, key)
+    assert run is not None
+    store.save(out, key, replace(run, digest="of old", scores=run.scores + 9.0), row)
+    assert main(arguments) == 0
+    again = store.load(out, key)
+    assert again is not None
+    assert again.digest == run.digest
+    assert np.array_equal(again.scores, run.scores, equal_nan=True)
+    store.save(out, key, run, row | {"measure_digest": "of old", "found": 77})
+    assert main([*arguments, "--report-only"]) == 0
+    assert store.row_in(out, key) == row
+
+
+def test_two_workers_save_what_one_does(arguments: list[str], tmp_path: Path) -> None:
+    """`--jobs` changes the time and nothing else."""
+    assert main([*arguments, "--jobs", "2"]) == 0
+    two = {name: pq.read_table(tmp_path / "out" / name) for name in scores_of(tmp_path / "out")}
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 0
+    assert {name: pq.read_table(tmp_path / "other" / name) for name in scores_of(tmp_path / "other")} == two
 
 
 def test_the_files_hold_a_row_a_judged_row_and_the_table_a_row_a_run(arguments: list[str], tmp_path: Path) -> None:
@@ -73,6 +102,7 @@ def test_no_printed_line_is_wider_than_a_terminal(arguments: list[str], capsys: 
         (["--detectors", "oracle"], "there is no such detector"),
         (["--cases", "nothing*"], "no case of asd has such a name"),
         (["--budgets", "often"], "bench.quality: "),
+        (["--write-docs", "nowhere.md"], "the tables go between them"),
     ],
 )
 def test_a_wrong_word_is_refused_in_one_sentence(

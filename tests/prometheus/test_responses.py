@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
+from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, QueryTimedOut, TooManySeries
 from foreshock.core.frame import as_samples
 from foreshock.prometheus import responses
 from foreshock.prometheus.requests import InstantQuery, RangeQuery, split
@@ -170,7 +170,7 @@ def test_a_small_body_cannot_claim_much_memory(monkeypatch: pytest.MonkeyPatch) 
     [
         (400, b'{"status":"error","errorType":"bad_data","error":"parse error"}', QueryRejected, "parse error"),
         (422, b'{"status":"error","errorType":"execution","error":"many-to-many"}', QueryRejected, "many-to-many"),
-        (503, b'{"status":"error","errorType":"timeout","error":"it timed out"}', PrometheusUnavailable, "timed out"),
+        (503, b'{"status":"error","errorType":"timeout","error":"it timed out"}', QueryTimedOut, "timed out"),
         (400, b"The plain HTTP request was sent to HTTPS port", PrometheusUnavailable, "HTTPS port"),
         (401, b"Unauthorized", PrometheusUnavailable, "credentials"),
         (302, b"", PrometheusUnavailable, "redirects are not followed"),

@@ -1,6 +1,6 @@
 """Kills a process that commits cycles, again and again, and checks what each death left behind.
 
-Run as a process of its own: `crash_driver.py FOLDER KILLS SEED`. It forks, so it opens no database before a fork.
+Run as a process of its own: `crash_driver.py URL KILLS SEED`. It forks, so it opens no database before a fork.
 Prints one line a kill, `seed=… acknowledged=… found=…`; exits 1 with a sentence where a cycle is torn or lost.
 """
 
@@ -11,7 +11,6 @@ import random
 import select
 import signal
 import sys
-from pathlib import Path
 
 from tests.store.records_for_tests import SINKS, cycle, subject
 
@@ -81,9 +80,8 @@ def whole_cycles(url: str) -> int:
     return n_cycles
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
-    chance = random.Random(seed)
-    url, acknowledged = f"sqlite:///{folder}/foreshock.db", 0
+def main(url: str, kills: int, seed: int) -> None:
+    chance, acknowledged = random.Random(seed), 0
     for _ in range(kills):
         acknowledged += live_and_die(url, chance)
         found = whole_cycles(url)
@@ -94,4 +92,4 @@ def main(folder: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -8,17 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KILLS = 100
 
 
-def test_the_database_holds_exactly_whole_transactions_after_a_hundred_kills(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_database_holds_exactly_whole_transactions_after_a_hundred_kills(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """After each SIGKILL it opens, holds whole cycles only, and every one that was acknowledged.
 
     FORESHOCK_TEST_SEED gives a seed back.
     """
+    url = f"sqlite:///{tmp_path}/foreshock.db" if kind == "sqlite" else request.getfixturevalue("postgresql_url")
     seed = int(os.environ.get("FORESHOCK_TEST_SEED", random.SystemRandom().randrange(10**6)))
     driver = subprocess.run(
-        [sys.executable, "-m", "tests.store.crash_driver", str(tmp_path), str(KILLS), str(seed)],
+        [sys.executable, "-m", "tests.store.crash_driver", url, str(KILLS), str(seed)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from foreshock.engine.watch import Watch
 from foreshock.features.schema import Schema
 from foreshock.lifecycle.train import rules_of
 from foreshock.manifests.detector import AnomalyDetector, DetectorSpec, fingerprint
+from foreshock.manifests.tenancy import confined
 from foreshock.prometheus.settings import Datasource
 
 _K = TypeVar("_K")
@@ -53,7 +54,15 @@ def _shared(shelf: dict[_K, _V], key: _K, value: _V) -> _V:
 
 
 def watch_of(detector: AnomalyDetector, source: Datasource, cohorts: Cohorts, sinks: tuple[str, ...]) -> Watch:
-    """One detector as the engine runs it, in the cohort of those that are shaped alike."""
+    """One detector as the engine runs it, in the cohort of those that are shaped alike.
+
+    Its queries are those that are sent: restricted to its namespace where the datasource tells them apart.
+
+    Raises:
+        UserError: the datasource does not serve its namespace, or a query cannot be restricted to it.
+
+    """
+    detector = confined(detector, source)
     spec = detector.spec
     schema = cohorts.schema(spec)
     interval_s = -(-spec.interval // spec.step) * spec.step  # windows end on the step
@@ -77,7 +86,7 @@ def successor(
     queries in the same schema; where anything that they were trained on changed, a new one is trained meanwhile.
     """
     new = watch_of(detector, source, cohorts, sinks)
-    spec, before = detector.spec, old.spec
+    spec, before = new.spec, old.spec
     same_queries = [metric.query for metric in spec.named_metrics] == [metric.query for metric in before.named_metrics]
     fits = new.schema == old.schema and same_queries and set(spec.group_by) == set(before.group_by)
     if fits:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import multiprocessing
-from collections.abc import Callable, Collection
+import signal
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import TextIO
 
@@ -27,6 +29,9 @@ from foreshock.core.errors import ForeshockError, StoreUnavailable
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Summary
 from foreshock.engine.endings import Farewell
+from foreshock.engine.gather import Gatherer, Gathers, MetricSource
+from foreshock.extractor.client import ExtractorClient
+from foreshock.extractor.remote import RemoteGatherer, most_in_flight
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.client import PrometheusClient
@@ -35,13 +40,23 @@ from foreshock.prometheus.responses import Matrix
 from foreshock.prometheus.settings import Datasource
 from foreshock.store.artifacts import ArtifactStore
 from foreshock.store.history import History
-from foreshock.store.records import Backlog, CycleChanges
+from foreshock.store.records import CycleChanges, Stuck
 
 GRACE_S = 86_400.0  # how long the artifacts of nobody are kept
 _SWEEP_EVERY_S = 3_600.0
 _BACKLOG_EVERY_S = 10.0
 _FLUSH_WITHIN_S = 5.0
+STUCK_S = 300.0  # how long an event may wait for a sink before its detector says so
+REFUSED_S = 86_400.0  # how long it is said that a sink refused one for good
 _log = structlog.get_logger("foreshock")
+
+
+LaneKey = tuple[str, str | None]
+
+
+def lane_key(source: Datasource, namespace: str) -> LaneKey:
+    """Who is judged together: all of a datasource; where it tells namespaces apart, all of one namespace."""
+    return source.name, namespace if source.namespace_label is not None else None
 
 
 def _unheard(_: object) -> None:
@@ -62,13 +77,17 @@ class Engine:
         events: TextIO | None = None,
         on_cycle: Callable[[Summary], None] = _unheard,
         on_change: Callable[[Subject], None] = _unheard,
+        on_incident: Callable[[Subject], None] = _unheard,
     ) -> None:
+        """`on_change` hears of detectors of which something else is to be said, `on_incident` of what fires or ends."""
         self._settings, self._history = settings, history
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
         self._artifacts = ArtifactStore(settings.artifacts_folder)
         # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
-        self._executor = executor or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._executor = executor or ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        )
         self._outbox = Outbox(
             history,
             [build(each, stream=events) for each in settings.sinks_by_name.values()],
@@ -78,15 +97,21 @@ class Engine:
         self._states: dict[Subject, AlertState] = {}
         self._parts = Parts(
             settings, self._clock, self._metrics, _Ledger(history, self._artifacts), history, self._artifacts,
-            self._executor, self._states,
-            committed=self._outbox.notify, changed=on_change, cycled=on_cycle,
+            self._executor, self._states, self._gathers, committed=self._outbox.notify, changed=on_change,
+            moved=on_incident, stored=self._stored, cycled=on_cycle,
         )  # fmt: skip
-        self._lanes: dict[str, Lane] = {}
-        self._lane_of: dict[Subject, str] = {}
+        self._on_change = on_change
+        url = settings.extractor.url
+        self._extractor = ExtractorClient(url) if url is not None else None
+        self._exchanges: dict[str, asyncio.Semaphore] = {}  # by datasource: shared by its lanes
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._lane_of: dict[Subject, LaneKey] = {}
+        self._clients: dict[str, tuple[_Metered, asyncio.Task[PrometheusClient]]] = {}  # by datasource
         self._waiting: dict[Subject, AnomalyDetector | Leave] = {}  # orders from before `run`
         self._tasks: asyncio.TaskGroup | None = None
         self._stack = contextlib.AsyncExitStack()
-        self.backlog: tuple[Backlog, ...] = ()
+        self.store_is_away = False
+        self.stuck: Mapping[Subject, tuple[Stuck, ...]] = {}  # of which detectors a sink does not take the events
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -97,11 +122,11 @@ class Engine:
             self._waiting[subject] = detector
             return
         source = self._settings.datasource(detector.spec.datasource)
-        before = self._lane_of.get(subject)
-        if before is not None and before != source.name:
+        before, key = self._lane_of.get(subject), lane_key(source, subject.namespace)
+        if before is not None and before != key:
             self._lanes[before].order(subject, Leave(None))
-        self._lane_of[subject] = source.name
-        self._lane(source).order(subject, detector)
+        self._lane_of[subject] = key
+        self._lane(source, subject.namespace).order(subject, detector)
 
     def remove(self, detector: AnomalyDetector) -> None:
         """Judge this detector no more: its open incidents expire, its state goes, its artifacts after a day."""
@@ -135,8 +160,8 @@ class Engine:
 
     def standing(self, subject: Subject) -> Standing | None:
         """How a detector stands, or None where it was not taken up yet."""
-        lane = self._lanes.get(self._lane_of.get(subject, ""))
-        return lane.standing(subject) if lane is not None else None
+        key = self._lane_of.get(subject)
+        return self._lanes[key].standing(subject) if key is not None else None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -145,6 +170,8 @@ class Engine:
         try:
             self._states.update(await asyncio.to_thread(self._history.load_alert_states))
             async with self._stack, asyncio.TaskGroup() as tasks:
+                if self._extractor is not None:
+                    await self._stack.enter_async_context(self._extractor)
                 self._tasks = tasks
                 waiting, self._waiting = self._waiting, {}
                 for wanted in waiting.values():
@@ -159,29 +186,49 @@ class Engine:
                 async with asyncio.timeout(_FLUSH_WITHIN_S):
                     await self._outbox.flush()
             await self._outbox.close()
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            _end(self._executor)
 
     def _leave(self, farewell: Farewell, datasource: str | None) -> None:
         subject = Subject(farewell.namespace, farewell.name)
         if self._tasks is None:
             self._waiting.pop(subject, None)  # what the database knows of it is found by `remove_vanished`
             return
-        lane = self._lanes.get(self._lane_of.pop(subject, ""))
-        if lane is None:
-            lane = self._lane(self._settings.datasource(datasource))
+        key = self._lane_of.pop(subject, None)
+        if key is not None:
+            lane = self._lanes[key]
+        else:
+            lane = self._lane(self._settings.datasource(datasource), subject.namespace)
         lane.order(subject, Leave(farewell))
 
-    def _lane(self, source: Datasource) -> Lane:
-        lane = self._lanes.get(source.name)
+    def _lane(self, source: Datasource, namespace: str) -> Lane:
+        key = lane_key(source, namespace)
+        lane = self._lanes.get(key)
         if lane is None:
             assert self._tasks is not None
-            client = PrometheusClient(source)
-            lane = self._lanes[source.name] = Lane(source, _Metered(client, self._metrics), self._parts)
-            self._tasks.create_task(self._live(lane, client))
+            if source.name not in self._clients:
+                client = PrometheusClient(source)
+                opening = self._tasks.create_task(self._stack.enter_async_context(client))
+                self._clients[source.name] = _Metered(client, self._metrics), opening
+            metered, opening = self._clients[source.name]
+            siblings = next((each.siblings for each in self._lanes.values() if each.source is source), [])
+            lane = self._lanes[key] = Lane(source, metered, self._parts, siblings)
+            siblings.append(lane)
+            self._tasks.create_task(self._live(lane, opening))
         return lane
 
-    async def _live(self, lane: Lane, client: PrometheusClient) -> None:
-        await self._stack.enter_async_context(client)
+    def _gathers(self, source: Datasource, client: MetricSource) -> Gathers:
+        """What the cycles of a datasource gather with: an extractor where the settings name one, else the engine."""
+        own = Gatherer(client)
+        if self._extractor is None:
+            return own
+        places = self._exchanges.setdefault(source.name, asyncio.Semaphore(most_in_flight(source)))
+        return RemoteGatherer(
+            own, self._extractor, source,
+            timeout_s=self._settings.extractor.timeout_s, places=places, monotonic_s=self._clock.monotonic_s,
+        )  # fmt: skip
+
+    async def _live(self, lane: Lane, opening: asyncio.Task[PrometheusClient]) -> None:
+        await opening
         assert self._tasks is not None
         self._tasks.create_task(lane.judge())
         self._tasks.create_task(lane.learn())
@@ -207,17 +254,45 @@ class Engine:
 
     async def _watch_backlog(self) -> None:
         while True:
+            now_s = self._clock.now_s()
             try:
-                self.backlog = await asyncio.to_thread(self._history.backlog)
-                self._metrics.backlog(self.backlog, self._clock.now_s())
+                self._metrics.backlog(await asyncio.to_thread(self._history.backlog), now_s)
+                stuck = await asyncio.to_thread(
+                    self._history.stuck, pending_before_s=now_s - STUCK_S, refused_after_s=now_s - REFUSED_S
+                )
             except ForeshockError:
                 self._metrics.count(telemetry.STORE_UNAVAILABLE)
+            else:
+                before, self.stuck = self.stuck, stuck
+                for subject in {*before, *stuck}:
+                    if before.get(subject) != stuck.get(subject):
+                        self._on_change(subject)
             await self._clock.sleep(_BACKLOG_EVERY_S)
+
+    def _stored(self, why_not: str) -> None:
+        if self.store_is_away != bool(why_not):
+            self.store_is_away = bool(why_not)
+            for subject in self._lane_of:
+                self._on_change(subject)
 
     def _delivered(self, report: Report) -> None:
         self._metrics.delivery(report.sink, report.outcome.value)
         if report.message:
             _log.warning(report.message, sink=report.sink, outcome=report.outcome.value)
+
+
+def _end_with_parent() -> None:
+    """In a worker: a parent that is killed takes it along, where the system can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _end(executor: Executor) -> None:
+    """Without waiting: what was being learnt is learnt again, and the process must end in seconds."""
+    workers = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.kill()
 
 
 class _Ledger:

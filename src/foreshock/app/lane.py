@@ -17,11 +17,11 @@ from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
 from foreshock.core import telemetry
 from foreshock.core.clock import Clock
-from foreshock.core.errors import Damaged, ForeshockError, StoreUnavailable
+from foreshock.core.errors import Damaged, ExtractorUnavailable, ForeshockError, LeaseLost, StoreUnavailable
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Cycle, Ledger, Summary
 from foreshock.engine.endings import Farewell
-from foreshock.engine.gather import Gatherer, MetricSource
+from foreshock.engine.gather import Gathers, MetricSource
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.standing import Standing, Trouble
 from foreshock.lifecycle.trainer import Artifacts, Learnt, Revisions, Trainer
@@ -52,8 +52,11 @@ class Parts:
     artifacts: Artifacts
     executor: Executor
     states: MutableMapping[Subject, AlertState]
+    gathers: Callable[[Datasource, MetricSource], Gathers]
     committed: Callable[[], None]  # rows wait in the outbox
     changed: Callable[[Subject], None]  # something else is to be said of this detector
+    moved: Callable[[Subject], None]  # an incident of this detector began or ended
+    stored: Callable[[str], None]  # why the database did not take what was decided, or nothing
     cycled: Callable[[Summary], None]
 
 
@@ -75,26 +78,34 @@ class _Said:
 
 @dataclass(slots=True)
 class Lane:
-    """A slow datasource delays nobody else: each has its cycles, its trainer and its clock."""
+    """A slow datasource delays nobody else: each has its cycles, its trainer and its clock.
+
+    Where a datasource tells namespaces apart, each namespace has a lane of its own: no query serves two of them, and
+    the slow queries of one delay no cycle of another. `siblings` are all lanes of the datasource, itself among them.
+    """
 
     source: Datasource
     client: Source
     parts: Parts
+    siblings: list[Lane] = field(default_factory=list)
+    lag_s: float = 0.0
     watches: dict[Subject, Watch] = field(default_factory=dict)
-    suspended: set[Subject] = field(default_factory=set)
-    _orders: dict[Subject, AnomalyDetector | Leave] = field(default_factory=dict)
+    suspended: dict[Subject, int | None] = field(default_factory=dict)  # with the generation that says so
+    _leaving: dict[Subject, Leave] = field(default_factory=dict)
+    _coming: dict[Subject, AnomalyDetector] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
     _said: dict[Subject, _Said] = field(default_factory=dict)
+    _extractor_away: str = ""
     _cohorts: Cohorts = field(default_factory=Cohorts)
-    _gatherer: Gatherer = field(init=False)
+    _gatherer: Gathers = field(init=False)
     _cycle: Cycle = field(init=False)
     _trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
         parts, settings = self.parts, self.parts.settings
-        self._gatherer = Gatherer(self.client)
+        self._gatherer = parts.gathers(self.source, self.client)
         self._cycle = Cycle(
             self._gatherer, parts.ledger, parts.states,
             cluster=settings.cluster, external_labels=settings.external_labels,
@@ -102,15 +113,21 @@ class Lane:
         self._trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
 
     def order(self, subject: Subject, wanted: AnomalyDetector | Leave) -> None:
-        """Take effect between two cycles; the newest order of a detector is the one that counts."""
-        self._orders[subject] = wanted
+        """Take effect between two cycles; the newest order counts, and who left and came back does both."""
+        if isinstance(wanted, Leave):
+            self._leaving[subject] = wanted
+            self._coming.pop(subject, None)
+        else:
+            self._coming[subject] = wanted
         self._news.set()
 
     def standing(self, subject: Subject) -> Standing | None:
         """How a detector stands, or None where this lane does not know it."""
         watch, said = self.watches.get(subject), self._said.get(subject, _Said())
         if watch is None:
-            return Standing(is_suspended=True) if subject in self.suspended else None
+            if subject in self.suspended:
+                return Standing(generation=self.suspended[subject], is_suspended=True)
+            return None
         revisions = [watch.cohort.revisions[row] for row in watch.row_of_group.values()]
         firing = []
         if watch.mark is not None and self.parts.states:
@@ -120,12 +137,14 @@ class Lane:
                 if state is not None and state.phase is Phase.FIRING and state.incident is not None:
                     firing.append((each, state.incident))
         return Standing(
+            generation=watch.manifest.metadata.generation,
             mark=watch.mark,
             failed_cycles=watch.failed_cycles,
             learnt=said.learnt,
             trouble=said.trouble,
             revision=next((revision for revision in revisions if revision is not None), None),
             firing=tuple(firing),
+            extractor_away=self._extractor_away,
         )
 
     async def judge(self) -> None:
@@ -185,34 +204,37 @@ class Lane:
 
     async def _carry_out(self) -> None:
         self._news.clear()
-        orders, self._orders = self._orders, {}
-        if not orders:
+        leaving, self._leaving = self._leaving, {}
+        coming, self._coming = self._coming, {}
+        if not leaving and not coming:
             return
+        for subject in leaving:
+            await self._drop(subject)
+            self.suspended.pop(subject, None)
+            self.parts.changed(subject)
+        await self._end([order.farewell for order in leaving.values() if order.farewell is not None])
         farewells = []
         known: dict[Subject, list[Subject]] = {}
         for each in self.parts.states:
             known.setdefault(Subject(each.namespace, each.name), []).append(each)
-        for number, (subject, wanted) in enumerate(orders.items()):
+        for number, (subject, wanted) in enumerate(coming.items()):
             if number % 100 == 99:
                 await asyncio.sleep(0)  # ten thousand at once must not hold up deliveries and probes
             try:
-                if isinstance(wanted, Leave):
+                if wanted.spec.suspend:
                     await self._drop(subject)
-                    self.suspended.discard(subject)
-                    farewells += [] if wanted.farewell is None else [wanted.farewell]
-                elif wanted.spec.suspend:
-                    await self._drop(subject)
-                    self.suspended.add(subject)
+                    self.suspended[subject] = wanted.metadata.generation
                     farewells.append(self._farewell(wanted, EndReason.SUSPENDED))
                 else:
-                    self.suspended.discard(subject)
+                    self.suspended.pop(subject, None)
                     farewells += await self._put(wanted, known.get(subject, []))
             except ForeshockError as error:
                 self._say(subject, str(error), reason=error.reason)
             self.parts.changed(subject)
         self._gatherer.forget()
         self._cohorts.forget_empty()
-        self.parts.metrics.show(telemetry.DETECTORS, len(self.watches), self.source.name)
+        n_watches = sum(len(lane.watches) for lane in self.siblings or [self])
+        self.parts.metrics.show(telemetry.DETECTORS, n_watches, self.source.name)
         await self._end(farewells)
 
     async def _put(self, detector: AnomalyDetector, known: list[Subject]) -> list[Farewell]:
@@ -279,12 +301,16 @@ class Lane:
             self._store_is_away(error)
             await parts.clock.sleep(_STORE_PAUSE_S)
             return
+        parts.stored("")
         took_s = parts.clock.monotonic_s() - began_s
         parts.metrics.cycle(self.source.name, summary, took_s)
+        self._note_extractor(summary.extractor_away)
         # of who was judged before: what has just come is late by its nature. Without data it grows
         newest_s = [watch.filled_to_s + watch.rhythm.offset_s for watch in known if watch.filled_to_s is not None]
         if newest_s:
-            parts.metrics.show(telemetry.CYCLE_LAG, max(0.0, now_s + took_s - min(newest_s)), self.source.name)
+            self.lag_s = max(0.0, now_s + took_s - min(newest_s))
+            longest_s = max(lane.lag_s for lane in self.siblings or [self])
+            parts.metrics.show(telemetry.CYCLE_LAG, longest_s, self.source.name)
         for watch, failure in summary.failures.items():
             self._say(watch.subject, failure.message, reason=failure.reason)
         for watch, _ in due:
@@ -296,6 +322,24 @@ class Lane:
             parts.changed(watch.subject)
         parts.cycled(summary)
 
+    def _note_extractor(self, why: str) -> None:
+        """Say once that the extractor is away, and once that it is back."""
+        if self.parts.settings.extractor.url is None:
+            return
+        self.parts.metrics.show(telemetry.EXTRACTOR_UP, 0.0 if why else 1.0, self.source.name)
+        if why:
+            self.parts.metrics.count(telemetry.EXTRACTOR_FALLBACKS, self.source.name)
+        was_away, self._extractor_away = bool(self._extractor_away), why
+        if bool(why) == was_away:
+            return
+        if why:
+            words = f"{why}; the engine extracts by itself"
+            _log.warning(words, datasource=self.source.name, reason=ExtractorUnavailable.reason)
+        else:
+            _log.info("the extractor is used again", datasource=self.source.name)
+        for subject in self.watches:
+            self.parts.changed(subject)
+
     def _announce(self, transitions: tuple[Transition, ...]) -> None:
         for transition in transitions:
             _log.info(
@@ -303,12 +347,13 @@ class Lane:
                 score=round(transition.score, 3), top=[each.metric for each in transition.contributions[:3]],
                 reason=transition.reason.value if transition.reason else None,
             )  # fmt: skip
-            self.parts.changed(Subject(transition.subject.namespace, transition.subject.name))
+            self.parts.moved(Subject(transition.subject.namespace, transition.subject.name))
         if transitions:
             self.parts.committed()
 
     def _store_is_away(self, error: StoreUnavailable) -> None:
         self.parts.metrics.count(telemetry.STORE_UNAVAILABLE)
+        self.parts.stored(str(error))
         _log.error("nothing was published", reason=error.reason, message=str(error))
 
     async def _skew_s(self) -> float:
@@ -324,6 +369,8 @@ class Lane:
         subject = watch.subject
         try:
             learnt = await self._trainer.restore(watch, now_s)
+        except LeaseLost:
+            raise
         except ForeshockError as error:
             if isinstance(error, Damaged):
                 self.parts.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
@@ -343,6 +390,8 @@ class Lane:
         began_s = self.parts.clock.monotonic_s()
         try:
             learnt = await self._trainer.learn(watch, now_s)
+        except LeaseLost:  # no trouble of this detector: whoever leads now trains it
+            raise
         except ForeshockError as error:
             again_s = now_s + (60.0 if error.retryable else 600.0)
             self._learnt(watch, None, again_s, Trouble(error.reason, str(error)))

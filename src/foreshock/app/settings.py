@@ -22,7 +22,9 @@ from foreshock.alerting.sinks import SinkSettings
 from foreshock.alerting.sinks.base import SinkName
 from foreshock.alerting.sinks.log import LogSettings
 from foreshock.core.errors import InvalidSettings, Problem
-from foreshock.manifests.detector import DetectorSpec
+from foreshock.extractor.settings import ExtractorSettings
+from foreshock.manifests import tenancy
+from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.documents import UnreadableError, read_documents
 from foreshock.manifests.problems import Broken, problems_of, refuse_all
 from foreshock.prometheus.settings import Datasource
@@ -71,11 +73,18 @@ def _check_artifacts(place: str) -> str:
     return place
 
 
-def _check_listen(address: str) -> str:
+def check_listen(address: str) -> str:
+    """Refuse what is no HOST:PORT."""
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
         raise ValueError("must be HOST:PORT with a port of 0 to 65535, such as 127.0.0.1:8080 or [::1]:8080")
     return address
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT as host and port; brackets of an IPv6 address are taken off."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:
@@ -117,8 +126,12 @@ class Settings(BaseModel):
     artifacts: Annotated[str, AfterValidator(_check_artifacts)] = Field(
         default="./foreshock-data/models", description="The folder of the models: a path or file:///absolute/path."
     )
-    listen: Annotated[str, AfterValidator(_check_listen)] = Field(
+    listen: Annotated[str, AfterValidator(check_listen)] = Field(
         default="127.0.0.1:8080", description="HOST:PORT of /metrics, /healthz, /readyz and the pages."
+    )
+
+    extractor: ExtractorSettings = Field(
+        default=ExtractorSettings(), description="The feature service: without a url the engine extracts by itself."
     )
 
     @model_validator(mode="after")
@@ -161,15 +174,17 @@ class Settings(BaseModel):
 
     @property
     def listen_address(self) -> tuple[str, int]:
-        """`listen` as host and port; brackets of an IPv6 address are taken off."""
-        host, _, port = self.listen.rpartition(":")
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        """`listen` as host and port."""
+        return split_address(self.listen)
 
-    def objections(self, spec: DetectorSpec) -> Iterator[Broken]:
-        """What a manifest names and nobody configured, with its path."""
+    def objections(self, detector: AnomalyDetector) -> Iterator[Broken]:
+        """What a manifest names and nobody configured, or may not read, with its path."""
+        spec = detector.spec
         sources = {source.name for source in self.datasources}
         if spec.datasource is not None and spec.datasource not in sources:
             yield Broken("spec.datasource", _not_configured("datasource", spec.datasource, sources))
+        elif sources:
+            yield from tenancy.objections(detector, self.datasource(spec.datasource))
         for index, name in enumerate(spec.sinks or ()):
             if name not in self.sinks_by_name:
                 yield Broken(f"spec.sinks[{index}]", _not_configured("sink", name, set(self.sinks_by_name)))

@@ -28,11 +28,12 @@ class ShopExporter:
     """Serves the shop's series at their values of `now_s()`, those of the history to the last digit at fault level 0.
 
     A gauge holds its value for the minute, the counter grows within it. `fault_level` may change at any time: 0 is a
-    healthy shop, 1 the end of the drift.
+    healthy shop, 1 the end of the drift. `retries` are requests beyond the story's, counted so far; it may only grow.
     """
 
     def __init__(self, story: Story, now_s: Callable[[], float], *, seed: int = SEED) -> None:
         self.fault_level = 0.0
+        self.retries = 0.0
         self._collector = _LiveShop(self, story, now_s, seed)
         registry = CollectorRegistry()
         registry.register(self._collector)
@@ -93,7 +94,8 @@ class _LiveShop(Collector):
         names, values = [name for name, _ in one.labels], [value for _, value in one.labels]
         if one.kind == "counter":
             counter = CounterMetricFamily(one.name, one.help, labels=names)
-            counter.add_metric(values, float(np.floor(np.interp(now_s, one.times_s, one.values))))
+            count = float(np.floor(np.interp(now_s, one.times_s, one.values)))
+            counter.add_metric(values, count + self._exporter.retries)
             return counter
         row = int((now_s - one.times_s[0]) // STEP_S)
         gauge = GaugeMetricFamily(one.name, one.help, labels=names)

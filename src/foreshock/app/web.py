@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 from aiohttp import web
@@ -15,8 +15,18 @@ _log = structlog.get_logger("foreshock")
 
 
 @contextlib.asynccontextmanager
-async def serve(metrics: Metrics, address: tuple[str, int]) -> AsyncIterator[None]:
-    """Serve until the block ends; a port that is taken is said, and the engine runs without pages."""
+async def serve(
+    metrics: Metrics, address: tuple[str, int], *, is_ready: Callable[[], Awaitable[str]] | None = None
+) -> AsyncIterator[None]:
+    """Serve until the block ends; a port that is taken is said, and the engine runs without pages.
+
+    `is_ready` says why it is not ready, or nothing; by default it is once a cycle was judged.
+    """
+
+    async def has_judged() -> str:
+        return "" if metrics.has_judged else "no cycle yet"
+
+    why_not = is_ready or has_judged
 
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -25,7 +35,8 @@ async def serve(metrics: Metrics, address: tuple[str, int]) -> AsyncIterator[Non
         return web.Response(text="ok\n")
 
     async def ready(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if metrics.has_judged else web.Response(status=503, text="no cycle yet\n")
+        said = await why_not()
+        return web.Response(status=503, text=f"{said}\n") if said else web.Response(text="ok\n")
 
     application = web.Application()
     application.router.add_get("/metrics", show_metrics)

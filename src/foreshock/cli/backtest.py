@@ -28,6 +28,7 @@ from foreshock.lifecycle.replay import Alert, Replay
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.fields import Budget
 from foreshock.manifests.files import load_each
+from foreshock.manifests.tenancy import confined
 from foreshock.prometheus.client import PrometheusClient
 
 NAME = "backtest"
@@ -149,11 +150,16 @@ async def _backtest(
 ) -> list[Backtested]:
     """Every detector's answer in their order, asked of its own datasource or of the one that was named."""
     places: dict[str, list[int]] = {}
+    sent: dict[int, AnomalyDetector] = {}
     results: dict[int, Backtested] = {}
     for place, detector in enumerate(detectors):
         named = datasource or detector.spec.datasource
         try:
-            places.setdefault(settings.datasource(named).name, []).append(place)
+            source = settings.datasource(named)
+            sent[place] = confined(detector, source)
+            places.setdefault(source.name, []).append(place)
+        except UserError as error:
+            results[place] = Backtested(detector, error=type(error)(f"{detector.subject.detector}: {error}"))
         except KeyError:
             message = (
                 f"{detector.subject.detector}: the datasource {named or 'default'!r} is not configured: configure it, "
@@ -168,11 +174,11 @@ async def _backtest(
             shares[name] = share
             bar.update(task, completed=round(100 * sum(shares.values())), description=name)
 
-        for source, of_source in places.items():
-            async with PrometheusClient(settings.datasource(source)) as client:
+        for name, of_source in places.items():
+            async with PrometheusClient(settings.datasource(name)) as client:
                 answers = await backtest(
-                    client, [detectors[place] for place in of_source], from_s, to_s,
-                    cluster=settings.cluster, datasource=source, advance=advance,
+                    client, [sent[place] for place in of_source], from_s, to_s,
+                    cluster=settings.cluster, datasource=name, advance=advance,
                 )  # fmt: skip
             results.update(zip(of_source, answers, strict=True))
     return [results[place] for place in range(len(detectors))]

@@ -65,7 +65,7 @@ def _problems_with_settings(manifests: Sequence[LoadedManifest], config: Path | 
 
 
 def _unknown_names(manifest: LoadedManifest, settings: Settings) -> Iterator[Problem]:
-    for broken in settings.objections(manifest.detector.spec):
+    for broken in settings.objections(manifest.detector):
         yield Problem(manifest.file, f"{manifest.path}.{broken.path}".lstrip("."), broken.sentence)
 
 

@@ -12,12 +12,14 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, crd, demo, run, version
+from foreshock.cli import backtest, check, crd, demo, extractor, operator, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
 COMMANDS: tuple[ModuleType, ...] = (
+    operator,
     run,
+    extractor,
     backtest,
     check,
     crd,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
+from foreshock.app.logs import configure_logs
 from foreshock.app.metrics import Metrics
 from foreshock.app.runner import Runner
 from foreshock.app.settings import Overrides, load_settings
@@ -50,7 +48,7 @@ def command(
     for problem in loaded.problems:
         print_error(str(problem))
     for manifest in loaded.manifests:
-        objections = tuple(settings.objections(manifest.detector.spec))
+        objections = tuple(settings.objections(manifest.detector))
         for objection in objections:
             print_error(f"{manifest.file}: {objection.path}: {objection.sentence}")
         if not objections:
@@ -59,7 +57,7 @@ def command(
         raise (
             InvalidManifest(loaded.problems) if loaded.problems else typer.BadParameter("There is no detector to run.")
         )
-    _configure_logs()
+    configure_logs()
     metrics = Metrics()
     runner = Runner(settings, sound, metrics=metrics)
     asyncio.run(_until_stopped(runner, metrics, settings.listen_address))
@@ -75,21 +73,3 @@ async def _until_stopped(runner: Runner, metrics: Metrics, address: tuple[str, i
     async with serve(metrics, address):
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _configure_logs() -> None:
-    """One line an entry on stderr: readable on a terminal, JSON elsewhere."""
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )

@@ -11,10 +11,15 @@ ForeshockError
 │   └── InvalidFile                        a data file that `backtest` cannot read
 ├── Unavailable           retryable=True   the other side may be well again later; may carry `retry_after_s`
 │   ├── PrometheusUnavailable
+│   │   └── QueryTimedOut                  this query took too long; the server may answer others
+│   ├── ExtractorUnavailable
+│   ├── KubernetesUnavailable
 │   ├── SinkUnavailable
 │   └── StoreUnavailable
 ├── SinkRejected          retryable=False  the receiver will never take this
+├── KubernetesRefused     retryable=False  the API server answered 4xx; `status` says which
 ├── LeaseLost             retryable=False  another replica leads: write nothing, and become a candidate again
+├── ListenFailed          retryable=False  the address that a server shall listen on cannot be had
 └── Damaged               retryable=False  bytes are not what their digest or version says
     ├── ArtifactDamaged
     ├── ArtifactMissing
@@ -120,6 +125,32 @@ class PrometheusUnavailable(Unavailable):
     reason = "PrometheusUnavailable"
 
 
+class ExtractorUnavailable(Unavailable):
+    """No extractor answers as this version should; the engine extracts by itself meanwhile."""
+
+    reason = "ExtractorUnavailable"
+
+
+class QueryTimedOut(PrometheusUnavailable):
+    """One query took longer than it may: the server may be hung, or well and answering others."""
+
+
+class KubernetesUnavailable(Unavailable):
+    """The API server is away, slow, overloaded (429, 5xx) or ends a connection: what was known stays known."""
+
+    reason = "KubernetesUnavailable"
+
+
+class KubernetesRefused(ForeshockError):
+    """The API server understood a request and refuses it: 403, 404, 409, 410, 422; the message quotes its own words."""
+
+    reason = "KubernetesRefused"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class SinkUnavailable(Unavailable):
     """A receiver of alerts did not take one; the outbox keeps it."""
 
@@ -136,6 +167,12 @@ class LeaseLost(ForeshockError):
     """Another replica leads since: nothing was written, and whoever tried begins no other write."""
 
     reason = "LeaseLost"
+
+
+class ListenFailed(ForeshockError):
+    """A server cannot listen on the address that it was given; the message names both."""
+
+    reason = "ListenFailed"
 
 
 class StoreUnavailable(Unavailable):

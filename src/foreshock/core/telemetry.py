@@ -80,8 +80,38 @@ WATCH_EVENTS: Final = Metric(
     "foreshock_watch_events_total", "counter", "Changes that the API server reported.", ("kind",)
 )
 
+EXTRACTOR_FALLBACKS: Final = Metric(
+    "foreshock_extractor_fallbacks_total", "counter",
+    "Cycles in which the engine extracted by itself although an extractor is configured.", ("datasource",),
+)  # fmt: skip
+EXTRACTOR_UP: Final = Metric(
+    "foreshock_extractor_up", "gauge", "1 where the last cycle used the configured extractor, else 0.", ("datasource",)
+)
+
 METRICS: Final = (
     CYCLES, CYCLES_MISSED, CYCLE_SECONDS, CYCLE_LAG, QUERY_SECONDS, QUERY_ERRORS, THROTTLE_ASKED, THROTTLE_PASSED,
     SCORE, DETECTORS, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES, SINK_ERRORS, OUTBOX_PENDING, OUTBOX_OLDEST,
     STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS, WATCH_OBJECTS, WATCH_EVENTS,
+    EXTRACTOR_FALLBACKS, EXTRACTOR_UP,
+)  # fmt: skip
+
+# Those of `foreshock extractor`, a process of its own
+EXTRACTOR_REQUESTS: Final = Metric(
+    "foreshock_extractor_requests_total", "counter", "Requests by how they ended.", ("outcome",)
+)
+EXTRACTOR_SECONDS: Final = Metric("foreshock_extractor_request_seconds", "histogram", "Duration of a request.")
+EXTRACTOR_IN_FLIGHT: Final = Metric(
+    "foreshock_extractor_requests_in_flight", "gauge", "Requests that are being worked on."
+)
+EXTRACTOR_DETECTORS: Final = Metric(
+    "foreshock_extractor_detectors_total", "counter", "Detectors that were asked for.", ("datasource",)
+)
+EXTRACTOR_MODEL_BYTES: Final = Metric("foreshock_extractor_model_bytes", "gauge", "Models in memory.")
+EXTRACTOR_MODEL_READS: Final = Metric(
+    "foreshock_extractor_model_reads_total", "counter", "Models that were read from the artifact store."
+)
+
+EXTRACTOR_METRICS: Final = (
+    EXTRACTOR_REQUESTS, EXTRACTOR_SECONDS, EXTRACTOR_IN_FLIGHT, EXTRACTOR_DETECTORS, EXTRACTOR_MODEL_BYTES,
+    EXTRACTOR_MODEL_READS,
 )  # fmt: skip

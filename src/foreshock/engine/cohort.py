@@ -83,8 +83,8 @@ class Cohort:
         self.models.append(None)
         self.revisions.append(None)
         self.rules.append(rules)
-        if row >= len(self.ring):  # grow by half, so that a thousand arrivals copy little
-            more = max(4, len(self.ring) // 2)
+        if row >= len(self.ring):  # by an eighth: a thousand arrivals copy little, and ten thousand waste little
+            more = max(4, len(self.ring) // 8)
             self.ring = np.concatenate([self.ring, np.full((more, *self.ring.shape[1:]), np.nan)])
             self.ends_s = np.concatenate([self.ends_s, np.full(more, _NEVER_S)])
             self.sigma = np.concatenate([self.sigma, np.zeros(more)])

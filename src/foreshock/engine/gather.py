@@ -10,14 +10,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
+from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, QueryTimedOut, TooManySeries
 from foreshock.core.verdicts import Ignorance
 from foreshock.engine.cohort import Cohort, Described
-from foreshock.engine.groups import several
+from foreshock.engine.groups import most_series, several
 from foreshock.engine.watch import Watch
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
 from foreshock.prometheus.templates import Member, SharedQuery, plan_queries
+
+REST_S = 600
+"""How long a query rests that the server refused: asked each minute it would cost it its dearest work for nothing."""
+FIRST_REST_S = 60
+"""How long one rests that took too long while others were answered; doubled each time, up to `REST_S`."""
+_MOST_RESTING = 10_000
 
 
 class MetricSource(Protocol):
@@ -93,6 +99,25 @@ class _Place:
     metrics: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """Why a query is not asked, and until when."""
+
+    until_s: int
+    length_s: int
+    error: ForeshockError
+
+
+@dataclass(slots=True)
+class _Round:
+    """One call of `gather`: what it came to, how long a query may take, and which ones took longer."""
+
+    gathered: Gathered
+    patience_s: float
+    answered: bool = False
+    slow: dict[str, tuple[int, ForeshockError]] = field(default_factory=dict)
+
+
 class Gatherer:
     """Queries of one datasource; plans and routes are remembered until the set of detectors changes."""
 
@@ -102,6 +127,7 @@ class Gatherer:
         self._source, self._timeout_s = source, timeout_s
         self._plans: dict[tuple[str, ...], tuple[SharedQuery, ...]] = {}
         self._routes: dict[tuple[str, tuple[int, ...]], _Route] = {}
+        self._resting: dict[str, _Rest] = {}  # by query; one that is over is kept, to double the next
 
     def forget(self) -> None:
         """Detectors came or went: plan anew."""
@@ -111,43 +137,64 @@ class Gatherer:
     async def gather(self, due: Sequence[tuple[Watch, int]]) -> Gathered:
         """Bring the rings of the due detectors up to the instant that each is due at."""
         gathered = Gathered()
+        # nobody's slow query keeps those waiting who are judged more often
+        patience_s = self._timeout_s(min((watch.spec.interval for watch, _ in due), default=0))
         batches: dict[tuple[int, int, int], list[Ask]] = {}
         for watch, at_s in due:
             key = (watch.schema.step_s, watch.missing_from_s(at_s), at_s)
             batches.setdefault(key, []).extend(Ask(watch, metric) for metric in range(len(watch.metrics)))
         advance_rings(due)
-        jobs = [self._batch(key, asks, gathered) for key, asks in batches.items() if key[1] <= key[2]]
+        round_ = _Round(gathered, patience_s)
+        jobs = [self._batch(key, asks, round_) for key, asks in batches.items() if key[1] <= key[2]]
         await asyncio.gather(*jobs)
+        if round_.answered:  # the server is well: what took too long would do so again
+            for query, (at_s, error) in round_.slow.items():
+                before = self._resting.get(query)
+                self._rest(query, at_s, 2 * before.length_s if before else FIRST_REST_S, error)
         for watch, at_s in due:
             if watch not in gathered.failures and watch not in gathered.degraded:
                 watch.filled(at_s)
         return gathered
 
-    async def _batch(self, key: tuple[int, int, int], asks: list[Ask], gathered: Gathered) -> None:
+    def _rest(self, query: str, at_s: int, length_s: int, error: ForeshockError) -> None:
+        if len(self._resting) >= _MOST_RESTING:
+            self._resting = {each: rest for each, rest in self._resting.items() if rest.until_s > at_s}
+        if len(self._resting) < _MOST_RESTING:
+            length_s = min(length_s, REST_S)
+            self._resting[query] = _Rest(at_s + length_s, length_s, error)
+
+    async def _batch(self, key: tuple[int, int, int], asks: list[Ask], round_: _Round) -> None:
         queries = tuple(ask.query for ask in asks)
         plan = self._plans.get(queries)
         if plan is None:
             plan = self._plans[queries] = plan_queries(queries)
-        await asyncio.gather(*(self._shared(key, shared, asks, gathered) for shared in plan))
+        await asyncio.gather(*(self._shared(key, shared, asks, round_) for shared in plan))
 
-    async def _shared(
-        self, key: tuple[int, int, int], shared: SharedQuery, asks: list[Ask], gathered: Gathered
-    ) -> None:
+    async def _shared(self, key: tuple[int, int, int], shared: SharedQuery, asks: list[Ask], round_: _Round) -> None:
         step_s, from_s, to_s = key
+        gathered = round_.gathered
         members = [asks[member.index] for member in shared.members]
-        interval_s = min(ask.watch.spec.interval for ask in members)
-        query = RangeQuery(shared.query, from_s, to_s, step_s)
+        limit = sum(most_series(ask.watch.manifest) for ask in members)
+        query = RangeQuery(shared.query, from_s, to_s, step_s, limit)
+        rest = self._resting.get(shared.query)
+        if rest is not None and to_s < rest.until_s:
+            await self._without(key, shared, asks, round_, rest.error)
+            return
         try:
-            matrix = await self._source.range(query, deadline_s=self._timeout_s(interval_s))
+            matrix = await self._source.range(query, deadline_s=round_.patience_s)
         except (QueryRejected, TooManySeries) as error:
-            if shared.is_merged:  # one member that the server refuses must not take the others with it
-                alone = [SharedQuery(asks[each.index].query, (Member(each.index),)) for each in shared.members]
-                await asyncio.gather(*(self._shared(key, one, asks, gathered) for one in alone))
-                return
-            _fail(members, error, gathered)
+            self._rest(shared.query, to_s, REST_S, error)
+            await self._without(key, shared, asks, round_, error)
             return
         except ForeshockError as error:
+            if isinstance(error, QueryTimedOut):
+                round_.slow[shared.query] = to_s, error
             _fail(members, error, gathered)
+            return
+        round_.answered = True
+        self._resting.pop(shared.query, None)
+        if shared.is_merged and matrix.n_series >= limit:
+            await self._alone(key, shared, asks, round_)  # one member with too many may have cut the others short
             return
         route = self._routes.setdefault((shared.query, tuple(id(ask.watch) for ask in members)), _Route())
         generation = sum(ask.watch.generation for ask in members)
@@ -161,6 +208,20 @@ class Gatherer:
         if matrix.warnings:
             for ask in members:
                 gathered.degraded.setdefault(ask.watch, matrix.warnings[0])
+
+    async def _without(
+        self, key: tuple[int, int, int], shared: SharedQuery, asks: list[Ask], round_: _Round, error: ForeshockError
+    ) -> None:
+        """Go on without the answer to a query: one member that the server refuses must not take the others with it."""
+        if shared.is_merged:
+            await self._alone(key, shared, asks, round_)
+        else:
+            _fail([asks[member.index] for member in shared.members], error, round_.gathered)
+
+    async def _alone(self, key: tuple[int, int, int], shared: SharedQuery, asks: list[Ask], round_: _Round) -> None:
+        """Ask the members of a merged query one by one."""
+        alone = [SharedQuery(asks[each.index].query, (Member(each.index),)) for each in shared.members]
+        await asyncio.gather(*(self._shared(key, one, asks, round_) for one in alone))
 
 
 def advance_rings(due: Sequence[tuple[Watch, int]]) -> None:

@@ -48,6 +48,14 @@ def frames_of(detector: AnomalyDetector, matrices: Sequence[Matrix]) -> dict[Gro
     return frames
 
 
+def most_series(detector: AnomalyDetector) -> int:
+    """How many series the server may return to a query of this detector: more than it can use, so that it is noticed.
+
+    Where groups are many, known ones must not be cut off by some new ones; four times `max_groups` is a bomb.
+    """
+    return 4 * detector.spec.max_groups if detector.spec.group_by else 2
+
+
 def several(detector: AnomalyDetector, metric: int, one: Mapping[str, str], other: Mapping[str, str]) -> str:
     """The sentence about a query that returns more series than one is judged by."""
     spec = detector.spec

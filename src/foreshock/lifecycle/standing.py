@@ -23,6 +23,7 @@ class Trouble:
 class Standing:
     """Everything is None or empty until the engine knows better."""
 
+    generation: int | None = None  # of the manifest that is judged by, where an API server counts them
     is_suspended: bool = False
     mark: Mark | None = None
     failed_cycles: int = 0  # in a row
@@ -30,3 +31,4 @@ class Standing:
     trouble: Trouble | None = None
     revision: Revision | None = None  # what judges; of groups, that of the first one that has a model
     firing: tuple[tuple[Subject, OpenIncident], ...] = ()
+    extractor_away: str = ""  # why the configured feature service does not take part; judging goes on without it

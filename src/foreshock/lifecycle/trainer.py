@@ -22,7 +22,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.detectors.model import Model, dump, load
 from foreshock.engine.cohort import Revision
 from foreshock.engine.gather import MetricSource
-from foreshock.engine.groups import Group, frames_of
+from foreshock.engine.groups import Group, frames_of, most_series
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.train import WARM, teaching_rows, train_revision, warm_share
 from foreshock.manifests.detector import fingerprint
@@ -161,8 +161,9 @@ class Trainer:
 
     async def _history(self, watch: Watch, to_s: int) -> list[Matrix]:
         from_s = to_s - watch.spec.training.window // watch.schema.step_s * watch.schema.step_s
+        limit = most_series(watch.manifest)
         return [
-            await self._source.range(RangeQuery(metric.query, from_s, to_s, watch.schema.step_s))
+            await self._source.range(RangeQuery(metric.query, from_s, to_s, watch.schema.step_s, limit))
             for metric in watch.metrics
         ]
 

@@ -64,10 +64,10 @@ class ModelReference(StatusModel):
 class Change(StatusModel):
     """Something that changed in the cluster shortly before."""
 
-    at: InstantS = Field(description="When, RFC 3339.")
-    what: Annotated[str, Field(max_length=256)] = Field(
-        description="What: a rollout, a configuration, a scaling, a warning."
+    what: Annotated[str, Field(max_length=512)] = Field(
+        description="What, in a sentence: a rollout, a configuration, a scaling, a warning."
     )
+    at: InstantS | None = Field(default=None, description="When, RFC 3339.")
 
 
 class AnomalyStatus(StatusModel):

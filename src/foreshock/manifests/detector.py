@@ -243,7 +243,8 @@ class DetectorSpec(Model):
         """
         if self.prometheus_query is None:
             return self.metrics
-        return (Metric(name=_name_within(self.prometheus_query), query=self.prometheus_query),)
+        # already validated, as `prometheus_query`
+        return (Metric.model_construct(name=_name_within(self.prometheus_query), query=self.prometheus_query),)
 
     @property
     def model_line(self) -> str:

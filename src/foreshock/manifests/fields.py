@@ -177,10 +177,21 @@ _NO_CREDENTIALS = (
 NO_CREDENTIALS_RULE = (f"!self.matches(r'{_CREDENTIALS}')", _NO_CREDENTIALS)
 
 
-def _no_credentials(text: str) -> str:
-    if re.search(_CREDENTIALS, text):
+def _no_credentials(value: object) -> object:
+    """Refuse a text with a login before any other sentence could quote it."""
+    if isinstance(value, str) and re.search(_CREDENTIALS, value):
         refuse(_NO_CREDENTIALS)
-    return text
+    return value
+
+
+_NO_ADDRESS = "{field} is the name that alerts carry; a manifest never carries a URL."
+
+
+def _no_address(value: object) -> object:
+    _no_credentials(value)
+    if isinstance(value, str) and "://" in value:
+        refuse(_NO_ADDRESS)
+    return value
 
 
 def matching(pattern: str, most: int, sentence: str, *rules: tuple[str, str]) -> tuple[AfterValidator, WithJsonSchema]:
@@ -236,8 +247,9 @@ ServiceName = Annotated[
         253,
         "{field} must be 1 to 253 printable characters",
         NO_CREDENTIALS_RULE,
+        ("!self.contains('://')", _NO_ADDRESS),
     ),
-    AfterValidator(_no_credentials),
+    BeforeValidator(_no_address),
 ]
 ModelVersion = Annotated[
     str,
@@ -250,13 +262,14 @@ ModelVersion = Annotated[
 Reason = Annotated[
     str,
     Field(max_length=256),
-    AfterValidator(_no_credentials),
+    BeforeValidator(_no_credentials),
     WithJsonSchema(with_rule({"type": "string", "maxLength": 256}, *NO_CREDENTIALS_RULE)),
 ]
 
 
 def _never_a_url(value: object) -> object:
-    if isinstance(value, str) and "://" in value:
+    _no_credentials(value)
+    if isinstance(value, str) and ("://" in value or "@" in value):
         refuse(NEVER_A_URL)
     return value
 
@@ -288,7 +301,7 @@ Query = Annotated[
     str,
     Field(min_length=1, max_length=8192),
     AfterValidator(_check_promql),
-    AfterValidator(_no_credentials),
+    BeforeValidator(_no_credentials),
     WithJsonSchema(
         with_rule(
             with_rule(

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
+from weakref import WeakValueDictionary
 
 import aiohttp
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, TooManySeries
+from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryTimedOut, TooManySeries
 from foreshock.prometheus.credentials import Credentials
 from foreshock.prometheus.requests import InstantQuery, RangeQuery, now_form, split
 from foreshock.prometheus.responses import Matrix, join, read_error, read_matrix, read_scalar, read_vector, warm_up
 from foreshock.prometheus.settings import Datasource
+from foreshock.prometheus.tenancy import namespace_of
+
+PER_NAMESPACE = 2
+"""Requests in flight of one namespace, where namespaces are told apart: others find a place beside it."""
 
 ATTEMPTS = 3
 FIRST_PAUSE_S = 0.5  # doubled with each attempt, and drawn from zero to it: full jitter
@@ -98,6 +104,7 @@ class PrometheusClient:
         self.datasource = datasource
         self._credentials = Credentials(datasource)
         self._places = asyncio.Semaphore(datasource.concurrency)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # gone when nobody asks
         self._sleep, self._jitter, self._monotonic_s = sleep, jitter, monotonic_s
         self._session: aiohttp.ClientSession | None = None
 
@@ -124,16 +131,18 @@ class PrometheusClient:
 
         Raises:
             PrometheusUnavailable: it is away, slow, overloaded, or answers with something else.
-            QueryRejected: the query is wrong, in Prometheus' own words.
+            QueryRejected: the query is wrong, in Prometheus' own words; or it is not restricted to one namespace,
+                although `namespace_label` asks for that: then nothing was sent.
             TooManySeries: the answer at a single instant is larger than `max_body_bytes`.
         """
+        namespace = self._namespace(query.query)
         ends_at_s = self._ends_at_s(deadline_s)
         waiting = list(reversed(split(query)))
         pieces = []
         while waiting:
             piece = waiting.pop()
             try:
-                answer = await self._ask("query_range", piece.form, ends_at_s)
+                answer = await self._ask("query_range", piece.form, ends_at_s, namespace)
             except _BodyTooLargeError:
                 if piece.n_times == 1:
                     raise self._too_large() from None
@@ -148,8 +157,9 @@ class PrometheusClient:
         Raises:
             PrometheusUnavailable, QueryRejected, TooManySeries: as `range`.
         """
+        namespace = self._namespace(query.query)
         try:
-            answer = await self._ask("query", query.form, self._ends_at_s(deadline_s))
+            answer = await self._ask("query", query.form, self._ends_at_s(deadline_s), namespace)
         except _BodyTooLargeError:
             raise self._too_large() from None
         return await self._read(partial(read_vector, query=query), answer)
@@ -177,14 +187,40 @@ class PrometheusClient:
     def _ends_at_s(self, deadline_s: float | None) -> float | None:
         return None if deadline_s is None else self._monotonic_s() + deadline_s
 
-    async def _ask(self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float | None) -> bytes:
+    def _namespace(self, query: str) -> str | None:
+        """Whose query it is, where namespaces are told apart: found in what is sent, so that no caller can forget it.
+
+        Raises:
+            QueryRejected: the query could read more than one namespace.
+        """
+        label = self.datasource.namespace_label
+        return None if label is None else namespace_of(query, label)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, namespace: str | None) -> AsyncIterator[None]:
+        """One of the datasource's places, and before that one of the namespace's own."""
+        if namespace is None:
+            async with self._places:
+                yield
+            return
+        turns = self._turns.setdefault(namespace, asyncio.Semaphore(PER_NAMESPACE))
+        async with turns, self._places:
+            yield
+
+    async def _ask(
+        self,
+        path: str,
+        form: Callable[[float], dict[str, str]],
+        ends_at_s: float | None,
+        namespace: str | None = None,
+    ) -> bytes:
         """The body of the first 200; everything else is an error, after three attempts where that may help."""
         if ends_at_s is None:
             ends_at_s = self._monotonic_s() + ATTEMPTS * self.datasource.timeout_s
         for attempt in range(1, ATTEMPTS + 1):
             answer: _Answer | None = None
             try:
-                answer = await self._attempt(path, form, ends_at_s)
+                answer = await self._attempt(path, form, ends_at_s, namespace)
                 if answer.status == 200:
                     return answer.body
                 failure = read_error(answer.status, answer.body, retry_after_s=answer.retry_after_s)
@@ -200,13 +236,15 @@ class PrometheusClient:
             await self._sleep(pause_s)
         raise self._named(failure) from failure.__cause__
 
-    async def _attempt(self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float) -> _Answer:
+    async def _attempt(
+        self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float, namespace: str | None
+    ) -> _Answer:
         """One request in one of the places; the time spent waiting for the place counts."""
         if self._session is None:
             raise RuntimeError("use the client in `async with`")
         failure: Exception
         try:
-            async with asyncio.timeout(max(0.0, ends_at_s - self._monotonic_s())), self._places:
+            async with asyncio.timeout(max(0.0, ends_at_s - self._monotonic_s())), self._place(namespace):
                 timeout_s = min(float(self.datasource.timeout_s), ends_at_s - self._monotonic_s())
                 async with asyncio.timeout(timeout_s):
                     return await self._post(path, form(timeout_s), timeout_s)
@@ -215,7 +253,8 @@ class PrometheusClient:
         words = next(WORDS[kind] for kind in type(failure).__mro__ if kind in WORDS)
         # Errors about a response hold the headers of its request, and with them the secret: never chained
         cause = None if isinstance(failure, aiohttp.ClientResponseError) else failure
-        raise PrometheusUnavailable(f"Prometheus is not available: {words}") from cause
+        kind = QueryTimedOut if isinstance(failure, TimeoutError) else PrometheusUnavailable
+        raise kind(f"Prometheus is not available: {words}") from cause
 
     async def _post(self, path: str, form: dict[str, str], timeout_s: float) -> _Answer:
         assert self._session is not None
@@ -250,7 +289,7 @@ class PrometheusClient:
         """The failure with the datasource's name, and without any secret that the server may have echoed."""
         message = f"datasource {self.datasource.name}: {self._credentials.redact(str(failure))}"
         if isinstance(failure, PrometheusUnavailable):
-            return PrometheusUnavailable(message, retry_after_s=failure.retry_after_s)
+            return type(failure)(message, retry_after_s=failure.retry_after_s)
         return type(failure)(message)  # QueryRejected or TooManySeries, which are their message
 
     def _too_large(self) -> TooManySeries:

@@ -58,6 +58,20 @@ def parse(query: str) -> ast.Expr:
         raise QueryRejected(f"the query is no valid PromQL: {words}") from error
 
 
+def selectors(expression: ast.Expr) -> tuple[ast.VectorSelector, ...]:
+    """Every selector of a query, wherever it stands; what none of them selects, the query does not read."""
+    found: list[ast.VectorSelector] = []
+
+    def visit(node: ast.Expr) -> None:
+        if isinstance(node, ast.MatrixSelector):
+            found.append(node.vector_selector)
+        elif isinstance(node, ast.VectorSelector):
+            found.append(node)
+
+    ast.walk(expression, visit)
+    return tuple(found)
+
+
 def _double_quoted(token: re.Match[str]) -> str:
     """The token in double quotes, by whose rules the parser reads the other two kinds of strings as well, wrongly."""
     if (raw := token["raw"]) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_POINTS = 11_000
 """Prometheus refuses more points of one series in one answer: 400, "exceeded maximum resolution"."""
@@ -23,12 +23,16 @@ class InstantQuery:
 
 @dataclass(frozen=True, slots=True)
 class RangeQuery:
-    """One query evaluated at `start_s`, `start_s + step_s`, … `end_s`, both ends included, in UTC seconds."""
+    """One query evaluated at `start_s`, `start_s + step_s`, … `end_s`, both ends included, in UTC seconds.
+
+    `limit` is how many series the server may return at most, and 0 is no limit; it warns where there are more.
+    """
 
     query: str
     start_s: int
     end_s: int
     step_s: int
+    limit: int = 0
 
     def __post_init__(self) -> None:
         if self.step_s < 1 or self.end_s < self.start_s or (self.end_s - self.start_s) % self.step_s:
@@ -55,6 +59,7 @@ class RangeQuery:
             "end": str(self.end_s),
             "step": str(self.step_s),
             "timeout": _timeout(timeout_s),
+            **({"limit": str(self.limit)} if self.limit else {}),
         }
 
 
@@ -71,7 +76,7 @@ def split(query: RangeQuery, max_points: int = MAX_POINTS) -> tuple[RangeQuery, 
 def _pieces(query: RangeQuery, max_points: int) -> Iterator[RangeQuery]:
     length_s = max_points * query.step_s
     for start_s in range(query.start_s, query.end_s + 1, length_s):
-        yield RangeQuery(query.query, start_s, min(start_s + length_s - query.step_s, query.end_s), query.step_s)
+        yield replace(query, start_s=start_s, end_s=min(start_s + length_s - query.step_s, query.end_s))
 
 
 def _timeout(timeout_s: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries
+from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, QueryTimedOut, TooManySeries
 from foreshock.core.frame import Array, as_samples
 from foreshock.prometheus import json_kernel as kernel
 from foreshock.prometheus.requests import InstantQuery, RangeQuery
@@ -113,13 +113,15 @@ def read_scalar(body: bytes) -> float:
 def read_error(status: int, body: bytes, *, retry_after_s: float | None = None) -> ForeshockError:
     """What an answer other than 200 means: 400 and 422 in Prometheus' own words are the user's, the rest is not."""
     try:
-        words = _decoded(body)["error"]
-    except (PrometheusUnavailable, KeyError):
-        words = None
+        answer = _decoded(body)
+    except PrometheusUnavailable:
+        answer = {}
+    words = answer.get("error")
     if words is not None and status in {400, 422}:
         return QueryRejected(f"Prometheus rejects the query: {_printable(str(words), 500)}")
     said = _printable(str(words), 500) if words is not None else _quoted(body)
-    return PrometheusUnavailable(f"Prometheus answers {status}: {said}; {_advice(status)}", retry_after_s=retry_after_s)
+    kind = QueryTimedOut if (status, answer.get("errorType")) == (503, "timeout") else PrometheusUnavailable
+    return kind(f"Prometheus answers {status}: {said}; {_advice(status)}", retry_after_s=retry_after_s)
 
 
 def join(pieces: Sequence[Matrix]) -> Matrix:

@@ -19,6 +19,8 @@ def _seconds(value: object) -> object:
 
 
 Seconds = Annotated[int, BeforeValidator(_seconds)]
+Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+LabelName = Annotated[str, Field(max_length=100, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 HeaderText = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]([ -~]*[!-~])?$")]
 
 
@@ -75,6 +77,10 @@ class Datasource(_Model):
     bearer_token_file: Path | None = None
     tls: Tls | None = None
     tenant: Tenant | None = None
+    namespace_label: LabelName | None = None
+    """Confines each manifest to its namespace: every selector of its queries gets `<this label>="<its namespace>"`."""
+    namespaces: Annotated[tuple[Namespace, ...], Field(min_length=1, max_length=1000)] | None = None
+    """Who may name this datasource at all, for one with a login or a tenant of its own; absent means everyone."""
     concurrency: int = Field(default=4, ge=1, le=MAX_CONCURRENCY)
     """Requests in flight; batching by template makes four plenty, and a manifest cannot raise it."""
     timeout_s: Seconds = Field(default=30, ge=1, le=600, alias="timeout")
@@ -104,6 +110,16 @@ class Datasource(_Model):
         if self.tls is not None and not self.url.startswith("https://"):
             raise ValueError("tls needs a url that begins with https://")
         return self
+
+    @model_validator(mode="after")
+    def _label_that_tells_apart(self) -> Self:
+        if self.namespace_label == "__name__":
+            raise ValueError("namespace_label is the label that holds the namespace, such as namespace, not __name__")
+        return self
+
+    def serves(self, namespace: str) -> bool:
+        """Whether manifests of a namespace may name this datasource."""
+        return self.namespaces is None or namespace in self.namespaces
 
     @property
     def is_local(self) -> bool:

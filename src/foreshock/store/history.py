@@ -21,7 +21,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.store import rows, schema
 from foreshock.store.database import BUSY_TIMEOUT_S, Database
 from foreshock.store.on_postgresql import PATIENCE, Patience
-from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord, Progress
+from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord, Progress, Stuck
 from foreshock.store.schema import MIGRATIONS, Migration
 
 RETENTION_S = 90 * 86_400
@@ -344,6 +344,28 @@ class History:
         )
         with self._database.reading() as connection:
             return tuple(Backlog(*row) for row in connection.execute(query))
+
+    def stuck(
+        self, *, pending_before_s: float, refused_after_s: float, limit: int = 10_000
+    ) -> dict[Subject, tuple[Stuck, ...]]:
+        """By detector the sinks that have not taken an event committed before, or refused one after, an instant."""
+        table, incidents = schema.outbox, schema.incidents
+        waiting = and_(table.c.status == rows.PENDING, table.c.created_s < pending_before_s)
+        refused = and_(table.c.status == Outcome.REJECTED.value, table.c.settled_s > refused_after_s)
+        query = (
+            select(incidents.c.namespace, incidents.c.name, table.c.sink, table.c.status, func.min(table.c.created_s))
+            .join(incidents, incidents.c.id == table.c.incident_id)
+            .where(or_(waiting, refused))
+            .group_by(incidents.c.namespace, incidents.c.name, table.c.sink, table.c.status)
+            .order_by(table.c.sink, table.c.status)
+            .limit(limit)
+        )
+        found: dict[Subject, tuple[Stuck, ...]] = {}
+        with self._database.reading() as connection:
+            for namespace, name, sink, status, since_s in connection.execute(query):
+                subject = Subject(namespace, name)
+                found[subject] = (*found.get(subject, ()), Stuck(sink, status != rows.PENDING, since_s))
+        return found
 
     # --- retention -----------------------------------------------------------------------------------------------
 

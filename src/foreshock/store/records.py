@@ -78,3 +78,12 @@ class Backlog:
     sink: str
     rows: int
     oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A sink that does not take the events of one detector; `since_s` is when the oldest of them was committed."""
+
+    sink: str
+    is_refused: bool  # for good; else it is tried again
+    since_s: float

@@ -1,0 +1,121 @@
+"""The tables of docs/quality.md, written between its markers and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.quality.collect import Results
+from bench.quality.nab_published import DEVELOPMENT_FILES, PUBLISHED
+from bench.quality.summary import Honesty, Summary
+from bench.quality.text import TITLES, blocks, duration, number, scope
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+_MODES = {"adapt": "adaptive", "frozen": "frozen"}
+
+
+class NoMarkers(Exception):
+    """The page does not say where the tables go."""
+
+
+def refuse_without_markers(path: Path) -> None:
+    """Find out before hours of running whether the tables can be written.
+
+    Raises:
+        NoMarkers: the page is missing, or one of its markers is.
+
+    """
+    _around(path)
+
+
+def write_between_markers(path: Path, tables: str) -> None:
+    """Replace what lies between the markers of a page.
+
+    Raises:
+        NoMarkers: the page is missing, or one of its markers is.
+
+    """
+    before, after = _around(path)
+    path.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+
+
+def _around(path: Path) -> tuple[str, str]:
+    page = path.read_text() if path.is_file() else ""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise NoMarkers(f"{path} has no {BEGIN} ... {END}: the tables go between them.")
+    return before, after
+
+
+def tables(results: Results) -> str:
+    """Every dataset at the headline budget, NAB by its own rules, and the budgets."""
+    headline = [row for row in results.summaries if row.budget == results.budget.text]
+    parts = [_dataset(mode, block) for (_, mode, _), block in blocks(headline).items()]
+    if results.nab:
+        parts.append(_nab(results))
+    if results.honesty:
+        parts.append(_honesty(results.honesty))
+    return "\n".join(parts)
+
+
+def _dataset(mode: str, block: Sequence[Summary]) -> str:
+    title = f"### {TITLES[block[0].dataset]}, {_MODES[mode]}\n\n{scope(block)}, budget {block[0].budget}\n"
+    head = ("detector", "found", "recall (90 %)", "oracle", "false alarms a week", "moments", "time %", "delay", "p90")
+    lines = [_line((*head, "AP", "VUS-PR")), _line(("---", *("---:",) * (len(head) + 1)))]
+    lines += [_line(_cells(row)) for row in block if row.cases]
+    refused = [f"`{row.detector}`: {_cases(row.refused)} not run ({row.refusal})." for row in block if row.refused]
+    return "\n".join([title, *lines, "", *_paragraph(refused)])
+
+
+def _cells(row: Summary) -> tuple[str, ...]:
+    interval = f"{number(row.recall_low, 2)}-{number(row.recall_high, 2)}"
+    return (
+        f"`{row.detector}`", f"{row.found}/{row.segments}", f"{number(row.recall, 2)} ({interval})",
+        number(row.oracle_recall, 2), number(row.per_week, 1), str(row.moments), number(100 * row.stray_share, 2),
+        duration(row.delay_median_s), duration(row.delay_p90_s), number(row.average_precision, 2),
+        number(row.vus_pr, 2),
+    )  # fmt: skip
+
+
+def _nab(results: Results) -> str:
+    lines = results.nab
+    title = f"### NAB by its own rules\n\nStandard profile, {lines[0].files} files, budget {lines[0].budget}\n"
+    table = [
+        _line(("detector", "rows, at 1.0", "rows, best", "onsets, at 1.0", "onsets, best")),
+        _line(("---", "---:", "---:", "---:", "---:")),
+    ]
+    for one in lines:
+        figures = (one.at_one, one.best, one.at_one_adapted, one.best_adapted)
+        table.append(_line((f"`{one.detector}` {_MODES[one.mode]}", *(f"{figure:.1f}" for figure in figures))))
+    for known in PUBLISHED if lines[0].files == DEVELOPMENT_FILES else ():
+        figures = ("", f"{known.development_best:.1f}", "", f"{known.development_adapted:.1f}")
+        table.append(_line((f"{known.detector}, published scores", *figures)))
+    return "\n".join([title, *table, ""])
+
+
+def _honesty(rows: Iterable[Honesty]) -> str:
+    table = [
+        "### Budget honesty\n",
+        _line(("dataset", "detector", "budget", "false alarms", "allowed", "ratio", "90 % interval", "kept")),
+        _line(("---", "---", "---:", "---:", "---:", "---:", "---:", "---")),
+    ]
+    for row in rows:
+        one = row.summary
+        figures = (str(one.false_alarms), number(row.allowed, 1), number(row.ratio, 1))
+        interval = f"{number(row.low, 1)}-{number(row.high, 1)}"
+        name = f"`{one.detector}` {_MODES[one.mode]}"
+        table.append(_line((one.dataset, name, one.budget, *figures, interval, "yes" if row.kept else "**no**")))
+    return "\n".join([*table, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cases(count: int) -> str:
+    return "one case" if count == 1 else f"{count} cases"
+
+
+def _paragraph(sentences: Sequence[str]) -> list[str]:
+    return [" ".join(sentences), ""] if sentences else []

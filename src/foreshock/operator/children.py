@@ -1,0 +1,163 @@
+"""AnomalyModel and Anomaly resources: views of what the database holds, owned by their detector, few and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from foreshock.core.clock import Clock
+from foreshock.core.errors import KubernetesRefused, Unavailable
+from foreshock.core.verdicts import Subject
+from foreshock.engine.cohort import Revision
+from foreshock.lifecycle.standing import Standing
+from foreshock.manifests.anomaly import anomaly_name
+from foreshock.manifests.model import model_name
+from foreshock.operator.resources import ANOMALIES, MODELS, Child, Seen, anomaly_of, child, model_of
+from foreshock.operator.watch import Kind, Reflector, Requests
+from foreshock.store.records import Incident, ModelRecord
+
+MOST_MODELS = 6  # the active revision and the five before it
+MOST_ANOMALIES = 50  # of one detector, ended
+KEPT_S = 90 * 86_400.0  # as the database keeps incidents
+FIRING = "firing"
+_CONFLICT, _NOT_FOUND = 409, 404
+
+
+class Records(Protocol):
+    """The port to the database; the calls block and are made from a thread."""
+
+    def models(self, subject: Subject, *, version: str | None = None) -> tuple[ModelRecord, ...]: ...
+
+    def incidents(
+        self, *, namespace: str | None = None, name: str | None = None, limit: int = 100
+    ) -> tuple[Incident, ...]: ...
+
+
+@dataclass(slots=True)
+class Children:
+    """Knows which resources each detector owns, and makes them what the database says."""
+
+    api: Requests
+    clock: Clock
+    records: Records
+    artifacts: str
+    counted: Callable[[str, str], None]
+    _owned: dict[tuple[str, Subject], dict[str, Child]] = field(default_factory=dict)
+    _moved: set[Subject] = field(default_factory=set)  # of these an incident began or ended
+    _reflectors: tuple[Reflector[Child], ...] = ()
+
+    def follow(self, *reflectors: Reflector[Child]) -> None:
+        """What is known of them counts only once they are complete."""
+        self._reflectors = reflectors
+
+    def put(self, kind: Kind, now: Child) -> None:
+        """Note a child as it is now."""
+        self._owned.setdefault((kind.name, Subject(now.namespace, now.detector)), {})[now.name] = now
+
+    def gone(self, kind: Kind, last: Child) -> None:
+        """Note that a child exists no more."""
+        owner = (kind.name, Subject(last.namespace, last.detector))
+        known = self._owned.get(owner)
+        if known is not None:
+            known.pop(last.name, None)
+            if not known:
+                del self._owned[owner]
+
+    def moved(self, subject: Subject) -> None:
+        """An incident of this detector began or ended."""
+        self._moved.add(Subject(subject.namespace, subject.name))
+
+    def forget(self, subject: Subject) -> None:
+        """The owner is gone; garbage collection takes the rest."""
+        self._moved.discard(subject)
+
+    async def sync(self, owner: Seen, standing: Standing) -> bool:
+        """Write what differs; False where it could not be done now and should be tried again.
+
+        Raises:
+            KubernetesUnavailable, StoreUnavailable: try again later.
+
+        """
+        if not all(each.is_complete for each in self._reflectors):
+            return False
+        models = self._owned.get((MODELS.name, owner.subject), {})
+        active = {each.name for each in models.values() if each.state == "Active"}
+        if standing.revision is not None and _name_of(owner.subject, standing.revision) not in active:
+            await self._sync_models(owner, models)
+        known = self._owned.get((ANOMALIES.name, owner.subject), {})
+        firing = {anomaly_name(owner.subject.name, each.incident_id) for _, each in standing.firing}
+        shown = {each.name for each in known.values() if each.state == FIRING}
+        if firing != shown or owner.subject in self._moved:
+            await self._sync_anomalies(owner, known)
+        return True
+
+    async def _sync_models(self, owner: Seen, known: dict[str, Child]) -> None:
+        records = (await asyncio.to_thread(self.records.models, owner.subject))[:MOST_MODELS]
+        wanted = [model_of(record, owner, self.artifacts) for record in records]
+        for document, status in reversed(wanted):
+            await self._write(MODELS, document, status, known, status["stage"])
+        names = {document["metadata"]["name"] for document, _ in wanted}
+        for name in [name for name in known if name not in names]:
+            await self._delete(MODELS, known[name])
+
+    async def _sync_anomalies(self, owner: Seen, known: dict[str, Child]) -> None:
+        subject = owner.subject
+        self._moved.discard(subject)
+        try:
+            incidents = await asyncio.to_thread(
+                self.records.incidents, namespace=subject.namespace, name=subject.name, limit=MOST_ANOMALIES
+            )
+            for incident in reversed(incidents):
+                document, status = anomaly_of(incident, owner)
+                name = document["metadata"]["name"]
+                if incident.ended_at_s is None or name in known or self.clock.now_s() - incident.ended_at_s < KEPT_S:
+                    await self._write(ANOMALIES, document, status, known, status["state"])
+            names = {anomaly_name(subject.name, incident.incident_id) for incident in incidents}
+            old_s = self.clock.now_s() - KEPT_S
+            for each in list(known.values()):
+                if each.name not in names or (each.ended_s is not None and each.ended_s < old_s):
+                    await self._delete(ANOMALIES, each)
+        except Unavailable:
+            self._moved.add(subject)
+            raise
+
+    async def _write(
+        self, kind: Kind, document: dict[str, Any], status: dict[str, Any], known: dict[str, Child], state: str
+    ) -> None:
+        """Create what is missing, and bring its status up to date; both are harmless when done twice."""
+        metadata = document["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        now = known.get(name)
+        if now is not None and now.state == state:
+            return
+        if now is None:
+            try:
+                await self.api.request("POST", kind.path(namespace), document)
+                self.counted(kind.name, "written")
+            except KubernetesRefused as error:
+                if error.status == _NOT_FOUND:  # its namespace or its kind is going
+                    return
+                if error.status != _CONFLICT:
+                    raise
+        try:
+            answer = await self.api.request("PATCH", f"{kind.path(namespace, name)}/status", {"status": status})
+        except KubernetesRefused as error:
+            if error.status == _NOT_FOUND:
+                return
+            raise
+        self.counted(kind.name, "written")
+        self.put(kind, child(answer))
+
+    async def _delete(self, kind: Kind, each: Child) -> None:
+        try:
+            await self.api.request("DELETE", kind.path(each.namespace, each.name))
+            self.counted(kind.name, "deleted")
+        except KubernetesRefused as error:
+            if error.status != _NOT_FOUND:
+                raise
+
+
+def _name_of(subject: Subject, revision: Revision) -> str:
+    return model_name(subject.name, revision.version, int(revision.name.rsplit("-r", 1)[1]))
