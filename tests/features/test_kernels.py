@@ -53,6 +53,7 @@ def _reference(values: Array, row: int) -> dict[str, float] | None:
         "data_availability": len(seen) / WINDOW,
         "deviation_mean": (seen.mean() - 2.0) / 0.5,
         "deviation_long": (np.nanmean(long) - 2.0) / 0.5,
+        "deviation_change": (past[row] - past[row - RECENT]) / 0.5 if row >= RECENT else np.nan,
     }
 
 

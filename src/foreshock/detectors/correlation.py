@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
 from foreshock.detectors.calibrate import AIM
-from foreshock.detectors.level import is_news
+from foreshock.detectors.level import is_settled
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.tails import Tails, fit_tails
 from foreshock.features.schema import INDEX
@@ -96,6 +96,6 @@ def _counted(vectors: Array, rules: Rules) -> Array:
     """A broken relation counts when what the others do not explain is large enough in the metric's own unit."""
     expected, usual = vectors[..., INDEX["expected_mean"]], vectors[..., INDEX["usual_distance"]]
     gaps = [rules.counts(vectors[..., INDEX[name]] * usual, expected) for name in ("relation_recent", "relation_mean")]
-    judged = ~rules.is_load & is_news(vectors)
+    judged = ~rules.is_load & ~is_settled(vectors)
     scatter = np.isfinite(vectors[..., INDEX["relation_standard_deviation"]]) & rules.spread_counts(vectors)
     return np.stack([gaps[0] & judged, gaps[1] & judged, scatter], axis=-1)

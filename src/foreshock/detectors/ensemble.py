@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.detectors.base import Arrays, Detector, Lesson
+from foreshock.detectors.base import FEW_METRICS, Arrays, Detector, Lesson
 from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.isolation_forest import IsolationForest
@@ -22,7 +22,7 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
     "ensemble": DETECTORS,
     **{detector.name: (detector,) for detector in DETECTORS},
 }
-_OF_SEVERAL_METRICS = (Correlation, Together)
+_LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
 _BLEND = 4  # channels explain a score in proportion to this power of their own: the largest leads, ties are shared
 
 
@@ -44,8 +44,8 @@ class Ensemble:
         `teaches` (n,) is False for windows that fired: they stay out of the fits, and in the calibration.
         """
         kinds = ALGORITHMS[algorithm]
-        if vectors.shape[1] < 2 and len(kinds) > 1:
-            kinds = tuple(kind for kind in kinds if kind not in _OF_SEVERAL_METRICS)
+        if len(kinds) > 1:
+            kinds = tuple(kind for kind in kinds if vectors.shape[1] >= _LEAST_METRICS.get(kind, 1))
         channels, calibrations, held_out = [], [], []
         for kind in kinds:
             # the channel that sees most has the whole budget, the others share what its caution leaves (decision 0008)
@@ -53,7 +53,10 @@ class Ensemble:
             share = replace(lesson, false_alarms_per_s=lesson.false_alarms_per_s / (1 if whole else len(kinds)))
             raw = _cross_scores(kind, vectors, folds, share, teaches)
             channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
-            calibrations.append(calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim))
+            calibration = calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim)
+            if not whole:
+                calibration = _with_reserve(calibration, kind, vectors.shape[1])
+            calibrations.append(calibration)
             held_out.append(calibrations[-1](raw))
         largest = np.max(np.stack(held_out), axis=0)
         return cls(tuple(channels), tuple(calibrations), Calibration(float(np.median(largest)), 1.0))
@@ -144,3 +147,14 @@ def _lessons(kind: type[Detector], vectors: Array, teaches: NDArray[np.bool_]) -
     Cleaned tails lower the threshold at each retraining, and a metric whose noise grew would be excluded for ever.
     """
     return vectors[teaches] if kind is IsolationForest else vectors
+
+
+def _with_reserve(calibration: Calibration, kind: type[Detector], n_metrics: int) -> Calibration:
+    """Ask for more of the channels that take metrics one by one where there are many beside `together`.
+
+    Each metric of a real service finds a new level now and then, which no tail of its past foretells: with 19 metrics
+    that alone is ten times the budget (docs/decisions/0009). Relations count twice: they move with either metric.
+    """
+    reserve = max(1.0, n_metrics / FEW_METRICS) ** (2 if kind is Correlation else 1)
+    middle = float(calibration.middle)
+    return Calibration(middle, middle + reserve * (float(calibration.threshold) - middle))

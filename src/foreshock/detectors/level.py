@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.base import FEW_METRICS, Arrays, Lesson
 from foreshock.detectors.calibrate import AIM
 from foreshock.detectors.rules import Mask, Rules
 from foreshock.detectors.tails import Tails, fit_tails
@@ -19,6 +19,7 @@ from foreshock.features.schema import INDEX
 SCALES = ("deviation_last", "deviation_recent", "deviation_mean", "deviation_long")
 _GAPS = ("gap_recent", "gap_recent", "gap_mean", "gap_long")
 _LEAST_SCATTER = 0.05
+_CALM = 0.5  # of the deviation: what scatters as widely as it deviates has not settled
 _NEWS = 0.4  # of a deviation that six windows' mean does not hold yet: a step falls below it after 3.6 windows
 
 
@@ -72,22 +73,26 @@ def _lasts(slow: Array, fast: Array) -> Mask:
     return np.asarray(fast * np.sign(slow) >= 0.5 * np.abs(slow))
 
 
-def is_news(vectors: Array) -> Mask:
-    """Whether a metric's deviation is still on the move, (n, n_metrics): a step is news for some hours.
+def is_settled(vectors: Array) -> Mask:
+    """Whether a metric went somewhere, and has been calm there for hours, (n, n_metrics): the new level, not news.
 
-    What stays where it went is the new level: it is said once, and the next training learns it.
+    It was said when it happened, and the next training learns it. Only among many metrics, one of which always finds a
+    new level somewhere (decision 0009); of a few each is there because somebody cares about its level.
     """
+    if vectors.shape[-2] <= FEW_METRICS:
+        return np.zeros(vectors.shape[:-1], np.bool_)
     recent, long = vectors[..., INDEX["deviation_recent"]], vectors[..., INDEX["deviation_long"]]
+    calm = vectors[..., INDEX["deviation_standard_deviation"]] < _CALM * np.abs(recent)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.abs(recent - long) >= _NEWS * np.abs(recent))
+        return np.asarray(calm & (np.abs(recent - long) < _NEWS * np.abs(recent)))
 
 
 def _counted(vectors: Array, rules: Rules) -> Array:
     expected = vectors[..., INDEX["expected_mean"]]
     counted = [rules.counts(vectors[..., INDEX[gap]], expected) for gap in _GAPS]
-    for scale in (0, 1, 2):
-        counted[scale] &= is_news(vectors)
-    counted[3] &= np.abs(vectors[..., INDEX["deviation_mean"]]) >= 1.1 * np.abs(vectors[..., INDEX["deviation_long"]])
+    settled = is_settled(vectors)
+    for scale in range(len(SCALES)):
+        counted[scale] &= ~settled
     for slow, fast in ((2, 1), (3, 2)):
         counted[slow] &= _lasts(vectors[..., INDEX[SCALES[slow]]], vectors[..., INDEX[SCALES[fast]]])
     return np.stack([*counted, rules.spread_counts(vectors)], axis=-1)

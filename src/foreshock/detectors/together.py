@@ -1,7 +1,7 @@
 """`together`: many metrics move by a little at once, in a way that they do not move together by themselves.
 
 Incidents of real services are broad. Two views of them find, summed, what no channel finds that takes the metrics one
-by one (docs/decisions/0008): changes within minutes against each other (`_SUDDEN`), and how many metrics left the level
+by one (docs/decisions/0009): changes within minutes against each other (`_SUDDEN`), and how many metrics left the level
 of their own last window, each by a little (`_BREADTH`). Neither remembers a level, so both end when the change ends.
 """
 
@@ -21,6 +21,7 @@ from foreshock.detectors.rules import Mask, Rules
 from foreshock.features.schema import INDEX
 
 _SUDDEN_LIMIT, _BREADTH_LIMIT = 20.0, 1e4  # spreads at which one metric stops to count more
+_AWAY = 0.5  # of its move a metric must lie away from its expected value, on the side that it moved to
 _STRETCH = 3.0  # where evidence turns from linear to logarithmic: at a third of its own threshold
 
 
@@ -99,15 +100,21 @@ def _little(away: Array) -> Array:
 
 def _changes(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
     """The change of each metric within minutes, (n, n_metrics), and whether it counts."""
-    return _numbers(vectors[..., INDEX["deviation_change"]], vectors, rules)
+    return _numbers(vectors[..., INDEX["deviation_change"]], vectors[..., INDEX["deviation_last"]], vectors, rules)
 
 
 def _moves(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
     """How far each metric's last minutes lie from its own last window, (n, n_metrics), and whether that counts."""
-    return _numbers(vectors[..., INDEX["deviation_recent"]] - vectors[..., INDEX["deviation_mean"]], vectors, rules)
+    recent = vectors[..., INDEX["deviation_recent"]]
+    return _numbers(recent - vectors[..., INDEX["deviation_mean"]], recent, vectors, rules)
 
 
-def _numbers(deviations: Array, vectors: Array, rules: Rules) -> tuple[Array, Mask]:
-    """In the metric's own unit: its width at this phase is a guess that only the widening under load makes needful."""
-    gaps = deviations * vectors[..., INDEX["usual_distance"]]
-    return (deviations if rules.is_load.any() else gaps), rules.counts(gaps, vectors[..., INDEX["expected_mean"]])
+def _numbers(moves: Array, deviations: Array, vectors: Array, rules: Rules) -> tuple[Array, Mask]:
+    """In the metric's own unit: its width at this phase is a guess that only the widening under load makes needful.
+
+    Only what moves away from its expected value counts: the way back is a recovery. Demand may jump as it likes.
+    """
+    gaps = moves * vectors[..., INDEX["usual_distance"]]
+    away = deviations * np.sign(moves) >= _AWAY * np.abs(moves)
+    counted = rules.counts(gaps, vectors[..., INDEX["expected_mean"]]) & ~rules.is_load & away
+    return (moves if rules.is_load.any() else gaps), counted

@@ -18,7 +18,7 @@ _N_DEVIATION = INDEX["deviation_mean"]
 _N_RELATION = INDEX["relation_recent"]
 _N_CONTEXT = INDEX["expected_mean"]
 _GAP = GAP_STEPS
-_RELATION_LIMIT = 8.0  # usual distances
+RELATION_LIMIT = 8.0  # usual distances
 _UNKNOWN = np.iinfo(np.int64).max
 
 
@@ -219,7 +219,7 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 for k in range(n_metrics):
                     if not np.isnan(smooth[i, k]):
                         # one metric that runs away says nothing about the others: relations were fitted within limits
-                        left -= explained_by[j, k] * min(max(smooth[i, k], -_RELATION_LIMIT), _RELATION_LIMIT)
+                        left -= explained_by[j, k] * min(max(smooth[i, k], -RELATION_LIMIT), RELATION_LIMIT)
                 unexplained[i, j] = left
                 relation_known[i, j] = i
 

@@ -1,0 +1,82 @@
+"""`together`: many small moves at once, no recoveries, no demand; and what an ensemble of many metrics leaves to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from foreshock.core.frame import Array, Frame
+from foreshock.detectors.ensemble import Ensemble
+from foreshock.detectors.model import Course, Model, train
+from foreshock.detectors.rules import Rules
+from foreshock.detectors.together import Together
+from foreshock.features.schema import Schema
+
+STEP_S, N_DAYS, PER_DAY, N_METRICS = 300, 8, 288, 12
+NAMES = tuple(f"m{k}" for k in range(N_METRICS))
+
+
+def _history() -> Array:
+    random = np.random.default_rng(5)
+    noise = random.normal(0, 1, (N_DAYS * PER_DAY, N_METRICS))
+    return np.asarray(100 + noise, dtype=np.float32).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    frame = Frame(0, STEP_S, NAMES, _history())
+    course = Course(Schema(NAMES, STEP_S, 3600), Rules.none(N_METRICS), "ensemble", 1 / 604_800, None, "UTC")
+    return train(frame, course, np.ones(frame.n_times, np.bool_))
+
+
+def _scores(model: Model, values: Array, rules: Rules | None = None) -> dict[str, float]:
+    """The calibrated score of each channel for the last window."""
+    vectors = model.vectors(Frame(0, STEP_S, NAMES, values), len(values) - 1)
+    scores = model.ensemble.channel_scores(vectors, rules or Rules.none(N_METRICS))[:, 0]
+    return {channel.name: float(score) for channel, score in zip(model.ensemble.channels, scores, strict=True)}
+
+
+def _moved(by: float, *, rows: int = 3, metrics: int = N_METRICS) -> Array:
+    values = _history()
+    values[-rows:, :metrics] += by
+    return values
+
+
+def test_a_small_move_of_all_metrics_is_found_by_this_channel_alone(model: Model) -> None:
+    """Four spreads are ordinary for one metric among twelve, and an incident when all make them at once."""
+    scores = _scores(model, _moved(4.0))
+    assert scores["together"] >= 1.0
+    assert max(score for name, score in scores.items() if name != "together") < 1.0
+    assert _scores(model, _moved(4.0, metrics=1))["together"] < 1.0
+
+
+def test_the_way_back_is_no_incident(model: Model) -> None:
+    """What returns to its expected value changes as suddenly as what leaves it, and counts for nothing."""
+    values = _history()
+    values[-15:-3] += 6.0
+    assert _scores(model, values)["together"] < 1.0
+
+
+def test_demand_may_jump_as_it_likes(model: Model) -> None:
+    """Loads have no say: the channel hears only what the service answers for."""
+    loads = Rules.none(N_METRICS)
+    loads.is_load[:] = True
+    assert _scores(model, _moved(8.0), loads)["together"] < 1.0
+
+
+def test_a_fleet_takes_the_members_that_it_is_asked_for(model: Model) -> None:
+    """A stack scores each row by its own member, to the bit."""
+    (own,) = (channel for channel in model.ensemble.channels if isinstance(channel, Together))
+    vectors = model.vectors(Frame(0, STEP_S, NAMES, _moved(4.0)), N_DAYS * PER_DAY - 1)
+    stacked = Together.stack((own, own)).take(np.array([1]))
+    rules = Rules.stack([Rules.none(N_METRICS)])
+    np.testing.assert_array_equal(stacked.score(vectors, rules), own.score(vectors, Rules.none(N_METRICS)))
+
+
+def test_few_metrics_are_judged_one_by_one() -> None:
+    """Up to five metrics there is no crowd: the ensemble holds the other channels, without a reserve."""
+    names = NAMES[:3]
+    frame = Frame(0, STEP_S, names, _history()[:, :3])
+    course = Course(Schema(names, STEP_S, 3600), Rules.none(3), "ensemble", 1 / 604_800, None, "UTC")
+    few: Ensemble = train(frame, course, np.ones(frame.n_times, np.bool_)).ensemble
+    assert [channel.name for channel in few.channels] == ["level", "correlation", "isolation_forest"]
