@@ -297,7 +297,7 @@ def _detector(frame: Frame, options: FileOptions, window_s: int, first: int) -> 
             "apiVersion": "devopsroles.com/v1",
             "kind": "AnomalyDetector",
             "metadata": {"name": "file"},
-            "spec": {"target_service": "file", "metrics": shown, "algorithm": options.algorithm},
+            "spec": {"target_service": "file", "metrics": shown},
         }
     )
     metric = base.spec.metrics[0]
@@ -307,6 +307,7 @@ def _detector(frame: Frame, options: FileOptions, window_s: int, first: int) -> 
     )
     spec = base.spec.model_copy(
         update={
+            "algorithm": options.algorithm,  # `together` too, which no manifest may ask for alone
             "metrics": tuple(metric.model_copy(update={"name": name, "query": name}) for name in frame.metrics),
             "step": frame.step_s,
             "interval": max(60, frame.step_s),
