@@ -231,7 +231,7 @@ class Engine:
         await opening
         assert self._tasks is not None
         self._tasks.create_task(lane.judge())
-        self._tasks.create_task(lane.learn())
+        self._tasks.create_task(lane.learning.run())
 
     async def _sweep(self) -> None:
         """Remove the artifacts that no record has named for a day."""

@@ -1,9 +1,8 @@
-"""One datasource with the detectors that it serves: they come, change and go while it judges and learns."""
+"""One datasource with the detectors that it serves: they come, change and go while it judges (learning.py teaches)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -13,18 +12,19 @@ import structlog
 
 from foreshock.alerting.state import AlertState, EndReason, Phase, Transition
 from foreshock.app.changes import Cohorts, successor, watch_of
+from foreshock.app.learning import Learning
 from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
 from foreshock.core import telemetry
 from foreshock.core.clock import Clock
-from foreshock.core.errors import Damaged, ExtractorUnavailable, ForeshockError, LeaseLost, StoreUnavailable
+from foreshock.core.errors import ExtractorUnavailable, ForeshockError, StoreUnavailable
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Cycle, Ledger, Summary
 from foreshock.engine.endings import Farewell
 from foreshock.engine.gather import Gathers, MetricSource
 from foreshock.engine.watch import Watch
-from foreshock.lifecycle.standing import Standing, Trouble
-from foreshock.lifecycle.trainer import Artifacts, Learnt, Revisions, Trainer
+from foreshock.lifecycle.standing import Standing
+from foreshock.lifecycle.trainer import Artifacts, Revisions, Trainer
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.settings import Datasource
 
@@ -62,18 +62,9 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """An order to judge a detector no more. `silently`: another lane goes on with it."""
+    """An order to judge a detector no more; without a farewell another lane goes on with it."""
 
     farewell: Farewell | None
-
-
-@dataclass(slots=True)
-class _Said:
-    """What was learnt about one detector, and what the log said last."""
-
-    learnt: Learnt | None = None
-    trouble: Trouble | None = None
-    logged: str = ""
 
 
 @dataclass(slots=True)
@@ -94,14 +85,11 @@ class Lane:
     _leaving: dict[Subject, Leave] = field(default_factory=dict)
     _coming: dict[Subject, AnomalyDetector] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _to_restore: deque[Subject] = field(default_factory=deque)
-    _train_at_s: dict[Subject, float] = field(default_factory=dict)
-    _said: dict[Subject, _Said] = field(default_factory=dict)
     _extractor_away: str = ""
     _cohorts: Cohorts = field(default_factory=Cohorts)
     _gatherer: Gathers = field(init=False)
     _cycle: Cycle = field(init=False)
-    _trainer: Trainer = field(init=False)
+    learning: Learning = field(init=False)
 
     def __post_init__(self) -> None:
         parts, settings = self.parts, self.parts.settings
@@ -110,7 +98,8 @@ class Lane:
             self._gatherer, parts.ledger, parts.states,
             cluster=settings.cluster, external_labels=settings.external_labels,
         )  # fmt: skip
-        self._trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
+        trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
+        self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed)
 
     def order(self, subject: Subject, wanted: AnomalyDetector | Leave) -> None:
         """Take effect between two cycles; the newest order counts, and who left and came back does both."""
@@ -123,7 +112,7 @@ class Lane:
 
     def standing(self, subject: Subject) -> Standing | None:
         """How a detector stands, or None where this lane does not know it."""
-        watch, said = self.watches.get(subject), self._said.get(subject, _Said())
+        watch, known = self.watches.get(subject), self.learning.known(subject)
         if watch is None:
             if subject in self.suspended:
                 return Standing(generation=self.suspended[subject], is_suspended=True)
@@ -140,8 +129,8 @@ class Lane:
             generation=watch.manifest.metadata.generation,
             mark=watch.mark,
             failed_cycles=watch.failed_cycles,
-            learnt=said.learnt,
-            trouble=said.trouble,
+            learnt=known.learnt,
+            trouble=known.trouble,
             revision=next((revision for revision in revisions if revision is not None), None),
             firing=tuple(firing),
             extractor_away=self._extractor_away,
@@ -171,22 +160,6 @@ class Lane:
             rhythms = {watch.rhythm for watch in self.watches.values()}
             waits = [rhythm.next_due_s(rhythm.latest_s(now_s)) - now_s for rhythm in rhythms]
             await self._rest(max(0.05, min(waits, default=60.0)))
-
-    async def learn(self) -> None:
-        """Restore what was learnt of whoever came, then train whoever is due, for ever."""
-        clock = self.parts.clock
-        while True:
-            now_s = clock.now_s()
-            if self._to_restore:
-                subject = self._to_restore.popleft()
-                if (watch := self.watches.get(subject)) is not None:
-                    await self._restore(watch, now_s)
-                continue
-            due = min(self._train_at_s, key=self._train_at_s.__getitem__, default=None)
-            if due is not None and self._train_at_s[due] <= now_s:
-                await self._learn(self.watches[due], now_s)
-            else:
-                await clock.sleep(0.5)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -229,7 +202,7 @@ class Lane:
                     self.suspended.pop(subject, None)
                     farewells += await self._put(wanted, known.get(subject, []))
             except ForeshockError as error:
-                self._say(subject, str(error), reason=error.reason)
+                self.learning.say(subject, str(error), reason=error.reason)
             self.parts.changed(subject)
         self._gatherer.forget()
         self._cohorts.forget_empty()
@@ -243,14 +216,13 @@ class Lane:
         sinks = tuple(sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks))
         if old is None:
             new = watch_of(detector, self.source, self._cohorts, sinks)
-            self._to_restore.append(subject)
+            self.learning.take_up(subject)
         else:
             async with old.settling:
                 new, is_trained = successor(old, detector, self.source, self._cohorts, sinks)
                 old.retire()
             if not is_trained:
-                self._to_restore.append(subject)
-                self._train_at_s.pop(subject, None)
+                self.learning.take_up(subject)
         for each in known:  # a group that fires is judged also before its series is back
             if tuple(name for name, _ in each.group) == tuple(sorted(detector.spec.group_by)):
                 new.row_of(dict(each.group))
@@ -268,8 +240,7 @@ class Lane:
 
     async def _drop(self, subject: Subject) -> None:
         watch = self.watches.pop(subject, None)
-        self._train_at_s.pop(subject, None)
-        self._said.pop(subject, None)
+        self.learning.forget(subject)
         if watch is not None:
             groups = [",".join(f"{name}={value}" for name, value in group) for group in watch.row_of_group]
             self.parts.metrics.forget((subject.detector, group) for group in groups)
@@ -312,11 +283,10 @@ class Lane:
             longest_s = max(lane.lag_s for lane in self.siblings or [self])
             parts.metrics.show(telemetry.CYCLE_LAG, longest_s, self.source.name)
         for watch, failure in summary.failures.items():
-            self._say(watch.subject, failure.message, reason=failure.reason)
+            self.learning.say(watch.subject, failure.message, reason=failure.reason)
         for watch, _ in due:
-            said = self._said.get(watch.subject)
-            if said is not None and said.logged.startswith("!") and watch not in summary.failures:
-                self._say(watch.subject, "its data is there again")
+            if watch not in summary.failures:
+                self.learning.say_well_again(watch.subject)
         self._announce(summary.transitions)
         for watch in summary.changed:
             parts.changed(watch.subject)
@@ -362,66 +332,3 @@ class Lane:
             return await self.client.now_s(deadline_s=5.0) - self.parts.clock.now_s()
         except ForeshockError:
             return 0.0
-
-    # --- learning -------------------------------------------------------------------------------------------------
-
-    async def _restore(self, watch: Watch, now_s: float) -> None:
-        subject = watch.subject
-        try:
-            learnt = await self._trainer.restore(watch, now_s)
-        except LeaseLost:
-            raise
-        except ForeshockError as error:
-            if isinstance(error, Damaged):
-                self.parts.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
-            pinned = watch.spec.pinned_revision is not None
-            again_s = 60.0 if error.retryable or pinned else 0.0
-            self._learnt(watch, None, now_s + again_s, Trouble(error.reason, str(error)))
-            if error.retryable or pinned:  # nothing else may judge where a revision is pinned
-                self._train_at_s.pop(subject, None)
-                asyncio.get_running_loop().call_later(again_s, self._to_restore.append, subject)
-            return
-        if learnt is None:
-            self._train_at_s.setdefault(subject, now_s)
-        else:
-            self._learnt(watch, learnt, learnt.next_s)
-
-    async def _learn(self, watch: Watch, now_s: float) -> None:
-        began_s = self.parts.clock.monotonic_s()
-        try:
-            learnt = await self._trainer.learn(watch, now_s)
-        except LeaseLost:  # no trouble of this detector: whoever leads now trains it
-            raise
-        except ForeshockError as error:
-            again_s = now_s + (60.0 if error.retryable else 600.0)
-            self._learnt(watch, None, again_s, Trouble(error.reason, str(error)))
-            return
-        self.parts.metrics.observe(telemetry.TRAINING_SECONDS, self.parts.clock.monotonic_s() - began_s)
-        self._learnt(watch, learnt, learnt.next_s)
-
-    def _learnt(self, watch: Watch, learnt: Learnt | None, next_s: float, trouble: Trouble | None = None) -> None:
-        """Note what a round of learning came to, unless the detector was changed or removed meanwhile."""
-        subject = watch.subject
-        if self.watches.get(subject) is not watch:
-            return
-        self._train_at_s[subject] = next_s
-        said = self._said.setdefault(subject, _Said())
-        said.trouble = trouble
-        if learnt is not None:
-            said.learnt = learnt
-            self._say(subject, learnt.message)
-        elif trouble is not None:
-            self._say(subject, trouble.message, reason=trouble.reason)
-        self.parts.changed(subject)
-
-    def _say(self, subject: Subject, message: str, *, reason: str | None = None) -> None:
-        """Log what changed about a detector, once."""
-        key = f"!{reason}" if reason else message
-        said = self._said.setdefault(subject, _Said())
-        if said.logged == key:
-            return
-        said.logged = key
-        if reason:
-            _log.warning(message, detector=str(subject), reason=str(reason))
-        else:
-            _log.info(message, detector=str(subject))

@@ -1,0 +1,148 @@
+"""What the detectors of one lane learn: restored when they come, trained when they are due, and said once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from foreshock.app.metrics import Metrics
+from foreshock.core import telemetry
+from foreshock.core.clock import Clock
+from foreshock.core.errors import Damaged, ForeshockError, LeaseLost
+from foreshock.core.verdicts import Subject
+from foreshock.engine.watch import Watch
+from foreshock.lifecycle.standing import Trouble
+from foreshock.lifecycle.trainer import Learnt, Trainer
+
+_IDLE_S = 0.5
+_log = structlog.get_logger("foreshock")
+
+
+@dataclass(slots=True)
+class Known:
+    """What was learnt about one detector, and what the log said of it last."""
+
+    learnt: Learnt | None = None
+    trouble: Trouble | None = None
+    logged: str = ""
+
+
+@dataclass(slots=True)
+class Learning:
+    """One detector at a time, beside the cycles of its lane; `watches` are those of the lane, at every moment."""
+
+    trainer: Trainer
+    clock: Clock
+    metrics: Metrics
+    watches: Mapping[Subject, Watch]
+    changed: Callable[[Subject], None]  # something else is to be said of this detector
+    _to_restore: deque[Subject] = field(default_factory=deque)
+    _train_at_s: dict[Subject, float] = field(default_factory=dict)
+    _known: dict[Subject, Known] = field(default_factory=dict)
+
+    def take_up(self, subject: Subject) -> None:
+        """Restore this detector next, before it is trained."""
+        self._to_restore.append(subject)
+        self._train_at_s.pop(subject, None)
+
+    def forget(self, subject: Subject) -> None:
+        """Learn nothing more about it."""
+        self._train_at_s.pop(subject, None)
+        self._known.pop(subject, None)
+
+    def known(self, subject: Subject) -> Known:
+        """How far a detector is; of one that nobody knows, nothing."""
+        return self._known.get(subject) or Known()
+
+    async def run(self) -> None:
+        """Restore what was learnt of whoever came, then train whoever is due, for ever.
+
+        Raises:
+            LeaseLost: whoever leads now goes on with it.
+
+        """
+        while True:
+            now_s = self.clock.now_s()
+            if self._to_restore:
+                subject = self._to_restore.popleft()
+                if (watch := self.watches.get(subject)) is not None:
+                    await self._restore(watch, now_s)
+                continue
+            due = min(self._train_at_s, key=self._train_at_s.__getitem__, default=None)
+            if due is not None and self._train_at_s[due] <= now_s:
+                await self._learn(self.watches[due], now_s)
+            else:
+                await self.clock.sleep(_IDLE_S)
+
+    async def _restore(self, watch: Watch, now_s: float) -> None:
+        subject = watch.subject
+        try:
+            learnt = await self.trainer.restore(watch, now_s)
+        except LeaseLost:
+            raise
+        except ForeshockError as error:
+            if isinstance(error, Damaged):
+                self.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
+            pinned = watch.spec.pinned_revision is not None
+            again_s = 60.0 if error.retryable or pinned else 0.0
+            self._note(watch, None, now_s + again_s, Trouble(error.reason, str(error)))
+            if error.retryable or pinned:  # nothing else may judge where a revision is pinned
+                self._train_at_s.pop(subject, None)
+                asyncio.get_running_loop().call_later(again_s, self._to_restore.append, subject)
+            return
+        if learnt is None:
+            self._train_at_s.setdefault(subject, now_s)
+        else:
+            self._note(watch, learnt, learnt.next_s)
+
+    async def _learn(self, watch: Watch, now_s: float) -> None:
+        began_s = self.clock.monotonic_s()
+        try:
+            learnt = await self.trainer.learn(watch, now_s)
+        except LeaseLost:  # no trouble of this detector: whoever leads now trains it
+            raise
+        except ForeshockError as error:
+            again_s = now_s + (60.0 if error.retryable else 600.0)
+            self._note(watch, None, again_s, Trouble(error.reason, str(error)))
+            return
+        self.metrics.observe(telemetry.TRAINING_SECONDS, self.clock.monotonic_s() - began_s)
+        self._note(watch, learnt, learnt.next_s)
+
+    def _note(self, watch: Watch, learnt: Learnt | None, next_s: float, trouble: Trouble | None = None) -> None:
+        """Note what a round of learning came to, unless the detector was changed or removed meanwhile."""
+        subject = watch.subject
+        if self.watches.get(subject) is not watch:
+            return
+        self._train_at_s[subject] = next_s
+        known = self._known.setdefault(subject, Known())
+        known.trouble = trouble
+        if learnt is not None:
+            known.learnt = learnt
+            self.say(subject, learnt.message)
+        elif trouble is not None:
+            self.say(subject, trouble.message, reason=trouble.reason)
+        self.changed(subject)
+
+    # --- the log --------------------------------------------------------------------------------------------------
+
+    def say(self, subject: Subject, message: str, *, reason: str | None = None) -> None:
+        """Log what changed about a detector, once."""
+        key = f"!{reason}" if reason else message
+        known = self._known.setdefault(subject, Known())
+        if known.logged == key:
+            return
+        known.logged = key
+        if reason:
+            _log.warning(message, detector=str(subject), reason=str(reason))
+        else:
+            _log.info(message, detector=str(subject))
+
+    def say_well_again(self, subject: Subject) -> None:
+        """Log that a detector is judged again, where the last word about it was trouble."""
+        known = self._known.get(subject)
+        if known is not None and known.logged.startswith("!"):
+            self.say(subject, "its data is there again")
