@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import create_engine, text
 from tests.store.records_for_tests import NOW_S, SINKS, cycle, everything, incident, model, subject
 
 from foreshock.alerting.outbox import Attempt, Outcome
 from foreshock.alerting.state import EndReason, Kind, end
-from foreshock.core.errors import Damaged, DatabaseTooNew, LeaseLost, StoreUnavailable, UserError
+from foreshock.core.errors import LeaseLost, StoreUnavailable, UserError
 from foreshock.store.history import RETENTION_S, History
 from foreshock.store.records import CycleChanges, Progress
-from foreshock.store.schema import MIGRATIONS, lease_epoch, metadata
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -205,77 +203,6 @@ def test_retention_removes_what_ended_long_ago_and_nothing_that_fires(history: H
     assert [one.subject for one in history.incidents()] == [subject(1)]
     assert set(history.load_alert_states()) == {subject(1)}
     assert history.load_progress() == {}
-
-
-def test_a_newer_database_is_refused_and_left_as_it_is(history: History, url: str) -> None:
-    """Going back to an old Foreshock does not touch what the new one wrote."""
-    history.commit_cycle(cycle(1))
-    history.close()
-    execute(url, "UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    with pytest.raises(DatabaseTooNew, match="schema version 99 and this Foreshock knows 2"):
-        History(url)
-    assert execute(url, "SELECT value FROM meta") == [("99",)]
-
-
-def test_an_older_database_is_migrated_in_order(history: History, url: str) -> None:
-    """Each migration runs once, in order, in the transaction that raises the version."""
-    history.commit_cycle(cycle(1))
-    history.close()
-    ran: list[int] = []
-
-    def step(number: int) -> Callable[[Connection], None]:
-        def migrate(connection: Connection) -> None:
-            ran.append(number)
-            connection.execute(text(f"CREATE TABLE added_{number} (a INTEGER)"))
-
-        return migrate
-
-    for _ in range(2):
-        migrated = History(url, migrations=(*MIGRATIONS, step(1), step(2)))
-        assert len(migrated.incidents()) == 1
-        migrated.close()
-    assert ran == [1, 2]
-    with pytest.raises(DatabaseTooNew):
-        History(url)
-
-
-def test_the_first_schema_is_migrated_to_this_one(url: str) -> None:
-    """A database of version 1, which knew no leader, keeps what it holds and gets what it lacks."""
-    engine = create_engine(url) if "postgresql" in url else None
-    if engine is None:
-        Path(url.removeprefix("sqlite:///")).parent.mkdir()
-        engine = create_engine(url)
-    metadata.create_all(engine, tables=[table for table in metadata.sorted_tables if table is not lease_epoch])
-    engine.dispose()
-    execute(url, "INSERT INTO meta VALUES ('schema_version', '1')")
-    history = History(url)
-    history.begin_epoch(3)
-    assert history.lease_epoch() == 3
-    history.close()
-    assert execute(url, "SELECT value FROM meta") == [("2",)]
-
-
-def test_a_migration_that_fails_leaves_the_old_version(history: History, url: str) -> None:
-    """Half a migration is never seen: the table that it added is gone with it."""
-    history.close()
-
-    def broken(connection: Connection) -> None:
-        connection.execute(text("CREATE TABLE half (a INTEGER)"))
-        connection.execute(text("INSERT INTO nowhere VALUES (1)"))
-
-    with pytest.raises(StoreUnavailable):
-        History(url, migrations=(*MIGRATIONS, broken))
-    with pytest.raises(SQLAlchemyError):
-        execute(url, "SELECT * FROM half")
-    History(url).close()
-
-
-def test_tables_without_a_version_are_refused(history: History, url: str) -> None:
-    """Nobody guesses what a database without its version holds."""
-    history.close()
-    execute(url, "DELETE FROM meta")
-    with pytest.raises(Damaged, match="without a schema version"):
-        History(url)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysterydb://host/name", "sqlite:///a.db?timeout=soon"])

@@ -19,8 +19,8 @@ from sqlalchemy.pool import StaticPool
 
 from foreshock.core.errors import Damaged, ForeshockError, StoreUnavailable, UserError
 from foreshock.store import on_postgresql, on_sqlite
+from foreshock.store.migrate import MIGRATIONS, prepare
 from foreshock.store.on_postgresql import PATIENCE, Patience
-from foreshock.store.schema import MIGRATIONS, Migration, prepare
 
 BUSY_TIMEOUT_S = 5.0
 _A_GOOD_URL = "write sqlite:///folder/foreshock.db or postgresql+psycopg://user:password@host/name"
@@ -37,7 +37,7 @@ class Database:
         self,
         url: str,
         *,
-        migrations: tuple[Migration, ...] = MIGRATIONS,
+        migrations: Path = MIGRATIONS,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         patience: Patience = PATIENCE,
         password_file: Path | None = None,

@@ -20,9 +20,9 @@ from foreshock.core.errors import LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.store import rows, schema
 from foreshock.store.database import BUSY_TIMEOUT_S, Database
+from foreshock.store.migrate import MIGRATIONS, assert_writable
 from foreshock.store.on_postgresql import PATIENCE, Patience
 from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord, Progress, Stuck
-from foreshock.store.schema import MIGRATIONS, Migration
 
 RETENTION_S = 90 * 86_400
 ACTIVE, RETIRED = "Active", "Retired"
@@ -49,7 +49,7 @@ class History:
         self,
         url: str,
         *,
-        migrations: tuple[Migration, ...] = MIGRATIONS,
+        migrations: Path = MIGRATIONS,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         patience: Patience = PATIENCE,
         password_file: Path | None = None,
@@ -75,9 +75,7 @@ class History:
     def check_writable(self) -> None:
         """Return if a transaction can be committed now, which is what `readyz` asks; raise as `commit_cycle` does."""
         with self._database.writing() as connection:
-            connection.execute(
-                update(schema.meta).where(schema.meta.c.key == "schema_version").values(key="schema_version")
-            )
+            assert_writable(connection)
 
     # --- leadership ----------------------------------------------------------------------------------------------
 

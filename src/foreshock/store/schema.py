@@ -1,15 +1,13 @@
-"""The tables, their version, and the way from an older version to this one. Portable types: SQLite and PostgreSQL."""
+"""The tables, in types that SQLite and PostgreSQL share; `migrations/` holds the way from older ones to these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
-    Connection,
     Double,
     ForeignKey,
     Index,
@@ -18,13 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    insert,
-    inspect,
-    select,
-    update,
 )
-
-from foreshock.core.errors import Damaged, DatabaseTooNew
 
 metadata = MetaData()
 _Json = JSON(none_as_null=True)
@@ -120,48 +112,3 @@ models = Table(
 lease_epoch = Table(
     "lease_epoch", metadata, Column("name", String(16), primary_key=True), Column("epoch", BigInteger, nullable=False)
 )
-
-Migration = Callable[[Connection], None]
-
-
-def _add_lease_epoch(connection: Connection) -> None:
-    lease_epoch.create(connection)
-
-
-# MIGRATIONS[i] leads from version i + 1 to i + 2. They only add until the next minor version, since an old and a new
-# Foreshock may run side by side in a rollout.
-MIGRATIONS: Final[tuple[Migration, ...]] = (_add_lease_epoch,)
-
-
-def prepare(connection: Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Create what is missing or migrate what is older, inside the caller's transaction.
-
-    Raises:
-        DatabaseTooNew: a newer Foreshock wrote it.
-        Damaged: there are tables, and no version that says what they are.
-
-    """
-    current = 1 + len(migrations)
-    present = set(inspect(connection).get_table_names())
-    if not present & set(metadata.tables):
-        metadata.create_all(connection)
-        connection.execute(insert(meta).values(key="schema_version", value=str(current)))
-        return
-    version = _version(connection) if meta.name in present else None
-    if version is None:
-        raise Damaged(
-            "The database holds tables without a schema version: restore a backup, or name an empty database."
-        )
-    if version > current:
-        raise DatabaseTooNew(
-            f"The database has schema version {version} and this Foreshock knows {current}: "
-            "start the newer Foreshock again, or restore the backup made before the upgrade."
-        )
-    for migration in migrations[version - 1 :]:
-        migration(connection)
-    connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(current)))
-
-
-def _version(connection: Connection) -> int | None:
-    text = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
-    return int(text) if text is not None and text.isdecimal() and int(text) >= 1 else None

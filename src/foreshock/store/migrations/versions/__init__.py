@@ -1,0 +1,1 @@
+"""One file a revision: `r0004_what_it_adds.py`."""
