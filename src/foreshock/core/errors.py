@@ -102,6 +102,12 @@ class NotEnoughHistory(UserError):
     reason = "NotEnoughHistory"
 
 
+class NoSuchRevision(UserError):
+    """A revision was named that was never trained or is not kept any more."""
+
+    reason = "NoSuchRevision"
+
+
 class InvalidFile(UserError):
     """A data file lacks what `backtest FILE` needs, or cannot be read."""
 
