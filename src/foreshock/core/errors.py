@@ -8,6 +8,7 @@ ForeshockError
 │   ├── TooManySeries                      one query, several series, and no `group_by` that tells them apart
 │   ├── WindowTooShort                     the detection window holds fewer than two steps
 │   ├── NotEnoughHistory                   less data than a model needs
+│   ├── NoSuchRevision                     a revision that was never trained, or is not kept any more
 │   └── InvalidFile                        a data file that `backtest` cannot read
 ├── Unavailable           retryable=True   the other side may be well again later; may carry `retry_after_s`
 │   ├── PrometheusUnavailable

@@ -19,6 +19,7 @@ from foreshock.alerting.state import AlertState, Kind, Phase
 from foreshock.core.errors import LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.store import rows, schema
+from foreshock.store.by_hand import ByHand
 from foreshock.store.database import BUSY_TIMEOUT_S, Database
 from foreshock.store.migrate import MIGRATIONS, assert_writable
 from foreshock.store.on_postgresql import PATIENCE, Patience
@@ -37,7 +38,7 @@ class Pruned:
     unsent: int
 
 
-class History:
+class History(ByHand):
     """What goes in comes out, whole transactions or nothing, also after SIGKILL.
 
     Where replicas elect a leader, each leadership has an epoch, a number that only grows. A write that carries one is
@@ -421,5 +422,5 @@ class History:
 
 
 def _forget(connection: Connection, namespace: str, name: str) -> None:
-    for table in (schema.alert_states, schema.progress, schema.models):
+    for table in (schema.alert_states, schema.progress, schema.models, schema.notices):
         connection.execute(delete(table).where(table.c.namespace == namespace, table.c.name == name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from foreshock.alerting.outbox import Delivery
 from foreshock.alerting.state import AlertState, EndReason, Kind
@@ -12,8 +12,31 @@ from foreshock.core.verdicts import Subject
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """What somebody says that an incident was; `by` is the door that it came through."""
+
+    verdict: str  # true_positive, false_positive, expected_change
+    at_s: float
+    by: Literal["cli", "anomaly"]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something of a detector was changed by hand: `what` is models or verdict."""
+
+    namespace: str
+    name: str
+    what: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
-    """What people see: one row from firing to its end. `evidence` None leaves what is stored as it is."""
+    """What people see: one row from firing to its end. `evidence` None leaves what is stored as it is.
+
+    `feedback` is read with the incident and written by `History.give_verdict` alone.
+    """
 
     incident_id: str
     subject: Subject
@@ -25,6 +48,7 @@ class Incident:
     ended_at_s: int | None = None
     reason: EndReason | None = None
     evidence: Mapping[str, Any] | None = None
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
-
-from sqlalchemy.engine import RowMapping
 
 from foreshock.alerting.outbox import Attempt, Delivery, Outcome
 from foreshock.alerting.state import AlertState, EndReason, Kind
 from foreshock.core.verdicts import Subject
-from foreshock.store.records import Incident, ModelRecord, Progress
+from foreshock.store.records import Feedback, Incident, ModelRecord, Progress
 
 PENDING = "pending"
 MAX_MESSAGE_CHARS = 1_024
@@ -34,7 +34,7 @@ def from_progress(progress: Progress) -> dict[str, Any]:
     }
 
 
-def to_progress(row: RowMapping) -> Progress:
+def to_progress(row: Mapping[Any, Any]) -> Progress:
     return Progress(_subject(row), row["judged_at_s"], row["memory"])
 
 
@@ -52,7 +52,7 @@ def _subject_columns(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _subject(row: RowMapping) -> Subject:
+def _subject(row: Mapping[Any, Any]) -> Subject:
     return Subject(row["namespace"], row["name"], tuple((name, value) for name, value in row["label_group"]))
 
 
@@ -71,7 +71,7 @@ def from_incident(incident: Incident) -> dict[str, Any]:
     }
 
 
-def to_incident(row: RowMapping) -> Incident:
+def to_incident(row: Mapping[Any, Any]) -> Incident:
     return Incident(
         incident_id=row["id"],
         subject=_subject(row),
@@ -83,7 +83,12 @@ def to_incident(row: RowMapping) -> Incident:
         ended_at_s=row["ended_at_s"],
         reason=EndReason(row["reason"]) if row["reason"] else None,
         evidence=row["evidence"],
+        feedback=None if row["feedback"] is None else Feedback(**row["feedback"]),
     )
+
+
+def from_feedback(feedback: Feedback) -> dict[str, Any]:
+    return asdict(feedback)
 
 
 def from_delivery(row: Delivery) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def from_delivery(row: Delivery) -> dict[str, Any]:
     }
 
 
-def to_delivery(row: RowMapping) -> Delivery:
+def to_delivery(row: Mapping[Any, Any]) -> Delivery:
     return Delivery(
         event_id=row["event_id"],
         incident_id=row["incident_id"],
@@ -146,7 +151,7 @@ def from_model(record: ModelRecord) -> dict[str, Any]:
     }
 
 
-def to_model(row: RowMapping) -> ModelRecord:
+def to_model(row: Mapping[Any, Any]) -> ModelRecord:
     return ModelRecord(
         subject=_subject(row),
         **{name: row[name] for name in _MODEL_FIELDS},

@@ -66,6 +66,7 @@ incidents = Table(
     Column("reason", String(32)),
     Column("peak_score", Double, nullable=False),
     Column("evidence", _Json),
+    Column("feedback", _Json),  # what somebody says that it was
     Index("incidents_started", "started_at_s"),
     Index("incidents_detector", "namespace", "name", "started_at_s"),
 )
@@ -105,6 +106,16 @@ models = Table(
     Column("created_s", Double, nullable=False),
     Column("stage", String(16), nullable=False),
     Index("models_detector", "namespace", "name"),
+)
+
+# What was changed by hand and the engine has not acted upon: usually none
+notices = Table(
+    "notices",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("name", String(253), primary_key=True),
+    Column("what", String(16), primary_key=True),  # models, verdict
+    Column("at_s", Double, nullable=False),
 )
 
 # The newest leadership that anybody began: writes that carry an older one are refused. One row, or none where nobody
