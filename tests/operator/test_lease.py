@@ -48,12 +48,12 @@ async def test_a_dead_leader_is_followed_and_wakes_up_powerless(kubernetes: Cont
     clock = HurriedClock()
     async with ApiServer(load_kubeconfig(kubernetes.kubeconfig)) as api:
         sleeper, other = _lease(api, namespace, "sleeper", clock), _lease(api, namespace, "other")
-        await sleeper.acquire()
+        epoch = await sleeper.acquire()
         assert sleeper.may_decide
         clock.skip(FAST.duration_s)  # as after SIGSTOP and SIGCONT: its own clock went on, and it did not run
         assert not sleeper.may_decide
         with pytest.raises(LeaseLost):
-            sleeper.guard()
+            sleeper.guard(epoch)
         await asyncio.wait_for(other.acquire(), 4 * FAST.duration_s)
         with pytest.raises(LeaseLost, match="other"):
             await sleeper.renew()

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import multiprocessing
-import signal
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from typing import TextIO
 
 import structlog
@@ -23,6 +20,7 @@ from foreshock.app.clock import SystemClock
 from foreshock.app.lane import Lane, Leave, Parts
 from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
+from foreshock.app.worker import Worker
 from foreshock.core import telemetry
 from foreshock.core.clock import Clock
 from foreshock.core.errors import ForeshockError, StoreUnavailable
@@ -84,10 +82,7 @@ class Engine:
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
         self._artifacts = ArtifactStore(settings.artifacts_folder)
-        # never in the loop's process: a fit takes a second of a core, and a cycle must not wait for it
-        self._executor = executor or ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-        )
+        self._executor = executor or Worker()
         self._outbox = Outbox(
             history,
             [build(each, stream=events) for each in settings.sinks_by_name.values()],
@@ -186,7 +181,7 @@ class Engine:
                 async with asyncio.timeout(_FLUSH_WITHIN_S):
                     await self._outbox.flush()
             await self._outbox.close()
-            _end(self._executor)
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _leave(self, farewell: Farewell, datasource: str | None) -> None:
         subject = Subject(farewell.namespace, farewell.name)
@@ -279,20 +274,6 @@ class Engine:
         self._metrics.delivery(report.sink, report.outcome.value)
         if report.message:
             _log.warning(report.message, sink=report.sink, outcome=report.outcome.value)
-
-
-def _end_with_parent() -> None:
-    """In a worker: a parent that is killed takes it along, where the system can do that."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def _end(executor: Executor) -> None:
-    """Without waiting: what was being learnt is learnt again, and the process must end in seconds."""
-    workers = list((getattr(executor, "_processes", None) or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.kill()
 
 
 class _Ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,8 +18,15 @@ from foreshock.core.verdicts import Subject
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.standing import Trouble
 from foreshock.lifecycle.trainer import Learnt, Trainer
+from foreshock.manifests.conditions import Because
 
 _IDLE_S = 0.5
+_SOON_S, _LATER_S = 60.0, 600.0  # after a failure that may pass, and after one that will not by itself
+_FAILED = Because.TRAINING_FAILED.value
+_KILLED = (
+    "The process that trains was killed, most likely for want of memory: raise the memory limit, or ask for fewer "
+    "metrics or a shorter training.window."
+)
 _log = structlog.get_logger("foreshock")
 
 
@@ -88,7 +96,7 @@ class Learning:
             if isinstance(error, Damaged):
                 self.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
             pinned = watch.spec.pinned_revision is not None
-            again_s = 60.0 if error.retryable or pinned else 0.0
+            again_s = _SOON_S if error.retryable or pinned else 0.0
             self._note(watch, None, now_s + again_s, Trouble(error.reason, str(error)))
             if error.retryable or pinned:  # nothing else may judge where a revision is pinned
                 self._train_at_s.pop(subject, None)
@@ -102,12 +110,21 @@ class Learning:
     async def _learn(self, watch: Watch, now_s: float) -> None:
         began_s = self.clock.monotonic_s()
         try:
-            learnt = await self.trainer.learn(watch, now_s)
+            with self.metrics.running(telemetry.TRAININGS_RUNNING):
+                learnt = await self.trainer.learn(watch, now_s)
         except LeaseLost:  # no trouble of this detector: whoever leads now trains it
             raise
         except ForeshockError as error:
-            again_s = now_s + (60.0 if error.retryable else 600.0)
+            again_s = now_s + (_SOON_S if error.retryable else _LATER_S)
             self._note(watch, None, again_s, Trouble(error.reason, str(error)))
+            return
+        except BrokenExecutor:
+            self._note(watch, None, now_s + _LATER_S, Trouble(_FAILED, _KILLED))
+            return
+        except Exception as error:  # noqa: BLE001 - one detector's training must not end the judging of all others
+            _log.exception("training failed", detector=str(watch.subject))
+            message = f"The training failed with {type(error).__name__}, which is a bug: please report it with the log."
+            self._note(watch, None, now_s + _LATER_S, Trouble(_FAILED, message))
             return
         self.metrics.observe(telemetry.TRAINING_SECONDS, self.clock.monotonic_s() - began_s)
         self._note(watch, learnt, learnt.next_s)

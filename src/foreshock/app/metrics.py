@@ -46,6 +46,12 @@ class Metrics:
         with self._of(metric, labels).time():
             yield
 
+    @contextlib.contextmanager
+    def running(self, metric: telemetry.Metric, *labels: str) -> Iterator[None]:
+        """Show the block in a gauge for as long as it runs."""
+        with self._of(metric, labels).track_inprogress():
+            yield
+
     def cycle(self, datasource: str, summary: Summary, duration_s: float) -> None:
         """Count one cycle."""
         self.has_judged = True

@@ -32,7 +32,7 @@ from foreshock.manifests.detector import AnomalyDetector
 from foreshock.operator.api import ApiServer
 from foreshock.operator.children import Children
 from foreshock.operator.events import Events
-from foreshock.operator.lease import TIMING, Lease, Timing
+from foreshock.operator.lease import LEASES, TIMING, Lease, Timing
 from foreshock.operator.reconcile import STATUS_EVERY_S, Fact, Observed
 from foreshock.operator.resources import ANOMALIES, DETECTORS, MODELS, Child, Seen, child, seen
 from foreshock.operator.status import Reporter
@@ -54,17 +54,17 @@ class LedHistory(History):
     After that the database itself compares the epoch, since a process may be paused between this look and the write.
     """
 
-    def __init__(self, settings: Settings, guard: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, guard: Callable[[], int]) -> None:
         super().__init__(settings.database, password_file=settings.database_password_file)
         self._guard = guard
 
     def commit_cycle(self, changes: CycleChanges, *, epoch: int | None = None) -> None:
-        self._guard()
-        super().commit_cycle(changes, epoch=epoch)
+        leads = self._guard()
+        super().commit_cycle(changes, epoch=leads if epoch is None else epoch)
 
     def record_model(self, record: ModelRecord, *, epoch: int | None = None) -> None:
-        self._guard()
-        super().record_model(record, epoch=epoch)
+        leads = self._guard()
+        super().record_model(record, epoch=leads if epoch is None else epoch)
 
     def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
         self._guard()  # what is handed out is sent
@@ -99,6 +99,7 @@ class Operator:
         self.lease = Lease(
             api, place, LEASE, self.identity, self._clock,
             newest_epoch=lambda: asyncio.to_thread(self._history.lease_epoch), timing=timing,
+            trouble=partial(self._trouble, LEASES.name),
         )  # fmt: skip
         count = partial(self._metrics.count, telemetry.STATUS_WRITES)
         self._children = Children(api, self._clock, self._history, settings.artifacts, count)
@@ -202,19 +203,20 @@ class Operator:
     def _is_ours(self, namespace: str) -> bool:
         return not self._namespaces or namespace in self._namespaces
 
-    def _wait_for_the_lease(self) -> None:
-        """In a thread: return once a fenced write may begin.
+    def _wait_for_the_lease(self) -> int:
+        """In a thread: return the epoch under which a fenced write may begin, once it may.
+
+        It is the epoch of when this was called: a thread outlives the leadership that began it.
 
         Raises:
             LeaseLost: it was not confirmed in time, or another replica leads.
 
         """
-        ends_s = self._clock.monotonic_s() + _GUARD_WITHIN_S
-        while not self.lease.may_decide:
-            if self.lease.epoch == 0 or self._clock.monotonic_s() > ends_s:
-                self.lease.guard()
-                return
+        epoch, ends_s = self.lease.epoch, self._clock.monotonic_s() + _GUARD_WITHIN_S
+        while epoch == self.lease.epoch > 0 and not self.lease.may_decide and self._clock.monotonic_s() < ends_s:
             time.sleep(_GUARD_EVERY_S)
+        self.lease.guard(epoch)
+        return epoch
 
     # --- what the API server says ---------------------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class Operator:
         key = f"{kind} {str(error)[:80]}"
         if key not in self._troubled:
             self._troubled = {key} if len(self._troubled) > 100 else self._troubled | {key}
-            _log.warning("watching goes on with what is known", kind=kind, message=str(error))
+            _log.warning("the API server is asked again", kind=kind, message=str(error))
 
     def _put(self, _: Key, now: Seen) -> None:
         self._metrics.show(telemetry.WATCH_OBJECTS, len(self.detectors.objects), DETECTORS.name)

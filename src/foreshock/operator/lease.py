@@ -60,9 +60,11 @@ class Lease:
         *,
         newest_epoch: Callable[[], Awaitable[int]],
         timing: Timing = TIMING,
+        trouble: Callable[[ForeshockError], None] = lambda _: None,
     ) -> None:
+        """`trouble` hears why the Lease cannot be asked for: without the right to write it, nobody ever leads."""
         self._api, self._namespace, self._name, self.identity = api, namespace, name, identity
-        self._clock, self._newest_epoch, self._timing = clock, newest_epoch, timing
+        self._clock, self._newest_epoch, self._timing, self._trouble = clock, newest_epoch, timing, trouble
         self._seen: _Record | None = None
         self._confirmed_s = self._away_s = float("-inf")
         self.epoch = 0
@@ -80,14 +82,15 @@ class Lease:
         recent_s = self._timing.renew_deadline_s - self._timing.retry_s
         return self.is_confirmed or (self.epoch > 0 and self._clock.monotonic_s() - self._away_s < recent_s)
 
-    def guard(self) -> None:
-        """Return if a fenced write may begin.
+    def guard(self, epoch: int) -> None:
+        """Return if a fenced write of this epoch may begin.
 
         Raises:
-            LeaseLost: this process may have slept through the end of its Lease; the next renewal says.
+            LeaseLost: this process may have slept through the end of its Lease, or leads anew since: what an earlier
+                leadership decided is not for this one to write.
 
         """
-        if not self.may_decide:
+        if self.epoch != epoch or not self.may_decide:
             raise LeaseLost("The Lease was not confirmed in time: nothing is written until it is.")
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -98,8 +101,8 @@ class Lease:
             try:
                 if await self._try_to_take():
                     return self.epoch
-            except ForeshockError:  # away, refused, or the database does not say its epoch: try again
-                pass
+            except ForeshockError as error:  # away, refused, or the database does not say its epoch: try again
+                self._trouble(error)
             await self._clock.sleep(self._timing.retry_s)
 
     async def hold(self) -> None:
