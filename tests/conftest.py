@@ -10,6 +10,7 @@ pytest_plugins = (
     "tests.servers.extractor",
     "tests.servers.kubernetes",
     "tests.servers.postgresql",
+    "tests.servers.s3",
     "tests.servers.shop",
 )
 

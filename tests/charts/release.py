@@ -49,7 +49,15 @@ FULL: Mapping[str, Any] = {
     "dashboard": {"enabled": True},
 }
 LISTED: Mapping[str, Any] = {**MINIMAL, "watchNamespaces": ["shop", "bank"], "state": {"persistence": False}}
-VALUES: Mapping[str, Mapping[str, Any]] = {"minimal": MINIMAL, "full": FULL, "listed": LISTED}
+BUCKET: Mapping[str, Any] = {
+    **FULL,
+    "models": {
+        "url": "s3://models/foreshock",
+        "s3": {"endpoint": "https://s3.example.org:9000", "region": "eu-central-1"},
+        "credentialsSecret": {"name": "bucket-login"},
+    },
+}
+VALUES: Mapping[str, Mapping[str, Any]] = {"minimal": MINIMAL, "full": FULL, "listed": LISTED, "bucket": BUCKET}
 
 Document = dict[str, Any]
 

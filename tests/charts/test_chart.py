@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.charts.release import (
+    BUCKET,
     CHART,
     FULL,
     KUBERNETES,
@@ -111,6 +112,7 @@ def restricted_namespace(cluster: ControlPlane) -> str:
         ),
         ({**MINIMAL, "extractor": {"enabled": True}, "models": {"persistence": False}}, "share the models"),
         ({**MINIMAL, "watchNamespaces": ["Shop"]}, "watchNamespaces"),
+        ({**MINIMAL, "models": {"url": "https://bucket"}}, "url"),
         ({**MINIMAL, "image": {"digest": "sha256:abc"}}, "digest"),
         (
             {"settings": {"datasources": [{"url": "${PROMETHEUS_URL}"}]}},
@@ -175,6 +177,27 @@ def test_the_extractor_gets_what_it_needs_and_nothing_else() -> None:
     secrets = [volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume]
     assert secrets == ["prometheus-login"]
     assert spec["automountServiceAccountToken"] is False
+
+
+def test_a_bucket_takes_the_place_of_the_volume() -> None:
+    """Two replicas and the extractor share a bucket: no volume, no ReadWriteMany; its login is a mounted file."""
+    rendered = text(BUCKET)
+    assert not of_kind(rendered, "PersistentVolumeClaim")
+    for name in _SETTINGS_OF_BOTH:
+        (found,) = (each for each in of_kind(rendered, "ConfigMap") if each["metadata"]["name"] == name)
+        settings = Settings.model_validate(yaml.safe_load(found["data"]["foreshock.yaml"]))
+        assert settings.artifacts == "s3://models/foreshock"
+        assert settings.s3.endpoint == "https://s3.example.org:9000"
+        spec = pod_specs(rendered)[name]
+        (secret,) = (each["secret"] for each in spec["volumes"] if each["name"] == "models")
+        (mount,) = (each for each in spec["containers"][0]["volumeMounts"] if each["name"] == "models")
+        assert secret["secretName"] == "bucket-login"
+        assert settings.s3.secret_access_key_file is not None
+        assert str(settings.s3.secret_access_key_file.parent) == mount["mountPath"]
+    for policy in of_kind(rendered, "NetworkPolicy"):
+        assert 9000 in {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    own_login = {**BUCKET, "models": {"url": "s3://models"}, "extractor": {"enabled": False}}
+    assert not any(each["name"] == "models" for each in pod_specs(text(own_login))["fs-foreshock"]["volumes"])
 
 
 def test_what_starts_is_a_command_that_exists() -> None:

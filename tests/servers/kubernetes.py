@@ -17,12 +17,12 @@ import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from lightkube import Client, KubeConfig
+from tests.servers.binaries import built
 from tests.servers.certificates import Authority, Pair, signing_key_pair
 from tests.servers.processes import STARTS, Server, ServerError, free_port, launch, paused, until
 
@@ -30,21 +30,13 @@ from foreshock.manifests.crd import definitions
 from foreshock.manifests.detector import API_VERSION
 
 READY_WITHIN_S = float(os.environ.get("KUBEBUILDER_CONTROLPLANE_START_TIMEOUT", "60s").removesuffix("s"))
-_BUILD = Path(__file__).parents[2] / "tools/envtest/build"
 _PORT_TAKEN = "address already in use"
 _CONTROLLERS = "garbage-collector-controller,namespace-controller,serviceaccount-controller"
 
 
-@cache
 def binaries() -> Path:
-    """The folder with the binaries, built where they are missing; else skip, or fail where CI is set."""
-    done = subprocess.run([_BUILD], stdout=subprocess.PIPE, text=True, check=False)  # its progress goes to stderr
-    if done.returncode == 0:
-        return Path(done.stdout.strip())
-    reason = "needs the binaries of tools/envtest/build, which fails; what it said stands in the captured stderr"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """The folder with the binaries of a control plane, kubectl and helm, built where they are missing."""
+    return built("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm")
 
 
 @dataclass(slots=True)

@@ -78,10 +78,18 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{- define "foreshock.sharesModels" -}}
-{{- if or (gt (int .Values.replicas) 1) .Values.extractor.enabled -}}true{{- end -}}
+{{- if and (not .Values.models.url) (or (gt (int .Values.replicas) 1) .Values.extractor.enabled) -}}true{{- end -}}
 {{- end -}}
 
+{{/* The models lie in a volume, or in a bucket whose login is a mounted secret; without one it is the pod's own. */}}
 {{- define "foreshock.modelsVolume" -}}
+{{- $secret := .Values.models.credentialsSecret -}}
+{{- if .Values.models.url }}
+{{- if $secret.name -}}
+- name: models
+  secret: {secretName: {{ $secret.name | quote }}, defaultMode: 0440}
+{{- end }}
+{{- else -}}
 - name: models
 {{- if .Values.models.persistence }}
   persistentVolumeClaim:
@@ -89,11 +97,39 @@ capabilities: {drop: [ALL]}
 {{- else }}
   emptyDir: {sizeLimit: {{ .Values.models.size | quote }}}
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "foreshock.modelsMount" -}}
+{{- $models := .root.Values.models -}}
+{{- if not $models.url -}}
+- {name: models, mountPath: /var/lib/foreshock/models{{ if .readOnly }}, readOnly: true{{ end }}}
+{{- else if $models.credentialsSecret.name -}}
+- {name: models, mountPath: /run/secrets/foreshock-models, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{/* `artifacts` and `s3` of the settings. */}}
+{{- define "foreshock.modelsSettings" -}}
+{{- $models := .Values.models -}}
+{{- if not $models.url -}}
+artifacts: file:///var/lib/foreshock/models
+{{- else -}}
+{{- $s3 := dict -}}
+{{- range $key, $value := $models.s3 -}}{{- if ne (toString $value) "" -}}{{- $_ := set $s3 $key $value -}}{{- end -}}{{- end -}}
+{{- with $models.credentialsSecret -}}
+{{- if .name -}}
+{{- $_ := set $s3 "access_key_id_file" (printf "/run/secrets/foreshock-models/%s" .accessKeyIdKey) -}}
+{{- $_ := set $s3 "secret_access_key_file" (printf "/run/secrets/foreshock-models/%s" .secretAccessKeyKey) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "artifacts" $models.url "s3" $s3) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* foreshock.yaml of the operator. */}}
 {{- define "foreshock.settings" -}}
-{{- $own := dict "listen" "0.0.0.0:8080" "artifacts" "file:///var/lib/foreshock/models" -}}
+{{- $own := merge (dict "listen" "0.0.0.0:8080") (include "foreshock.modelsSettings" . | fromYaml) -}}
 {{- if eq .Values.database.kind "postgresql" -}}
 {{- $pg := .Values.database.postgresql -}}
 {{- $url := printf "postgresql+psycopg://%s@%s:%d/%s?sslmode=%s" $pg.user $pg.host (int $pg.port) $pg.name $pg.sslmode -}}
@@ -111,13 +147,14 @@ capabilities: {drop: [ALL]}
 
 {{/* What the extractor needs of it: no sink, no database. */}}
 {{- define "foreshock.extractorSettings" -}}
-{{- toYaml (dict "datasources" .Values.settings.datasources "artifacts" "file:///var/lib/foreshock/models") -}}
+{{- toYaml (merge (dict "datasources" .Values.settings.datasources) (include "foreshock.modelsSettings" . | fromYaml)) -}}
 {{- end -}}
 
 {{/* The ports of the datasources, and with `sinks` of the sinks, of `root`'s settings, as a comma-separated list. */}}
 {{- define "foreshock.egressPorts" -}}
 {{- $urls := list -}}
 {{- range .root.Values.settings.datasources -}}{{- $urls = append $urls .url -}}{{- end -}}
+{{- with .root.Values.models -}}{{- if and .url .s3.endpoint -}}{{- $urls = append $urls .s3.endpoint -}}{{- end -}}{{- end -}}
 {{- range ternary .root.Values.settings.sinks list .sinks -}}
 {{- if .url -}}{{- $urls = append $urls .url -}}{{- end -}}
 {{- range .urls -}}{{- $urls = append $urls . -}}{{- end -}}
@@ -133,6 +170,9 @@ capabilities: {drop: [ALL]}
 {{- if not $port -}}{{- $port = ternary "80" "443" (eq $parts.scheme "http") -}}{{- end -}}
 {{- $ports = append $ports $port -}}
 {{- end -}}
+{{- end -}}
+{{- with .root.Values.models -}}
+{{- if and .url (not .s3.endpoint) -}}{{- $ports = append $ports "443" -}}{{- end -}}
 {{- end -}}
 {{- range .root.Values.networkPolicy.extraEgressPorts -}}{{- $ports = append $ports (toString .) -}}{{- end -}}
 {{- $ports | uniq | sortAlpha | join "," -}}
@@ -155,7 +195,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 {{- if and (include "foreshock.sharesModels" .) (not .Values.models.persistence) -}}
-{{- fail "Two replicas and the extractor share the models: set models.persistence to true." -}}
+{{- fail "Two replicas and the extractor share the models: set models.persistence to true, or models.url to a bucket." -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgressPorts) -}}
 {{- range $kind := list "datasources" "sinks" -}}
@@ -166,7 +206,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $field := list "database" "database_password_file" "artifacts" "listen" "extractor" -}}
+{{- range $field := list "database" "database_password_file" "artifacts" "s3" "listen" "extractor" -}}
 {{- if hasKey $.Values.settings $field -}}
 {{- fail (printf "Remove settings.%s: the chart sets it, from database, models and extractor." $field) -}}
 {{- end -}}

@@ -20,6 +20,7 @@ from foreshock.app.clock import SystemClock
 from foreshock.app.lane import Lane, Leave, Parts
 from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
+from foreshock.app.wiring import open_artifacts
 from foreshock.app.worker import Worker
 from foreshock.core import telemetry
 from foreshock.core.clock import Clock
@@ -36,7 +37,7 @@ from foreshock.prometheus.client import PrometheusClient
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
 from foreshock.prometheus.settings import Datasource
-from foreshock.store.artifacts import ArtifactStore
+from foreshock.store.artifacts import Artifacts
 from foreshock.store.history import History
 from foreshock.store.records import CycleChanges, Stuck
 
@@ -81,7 +82,7 @@ class Engine:
         self._settings, self._history = settings, history
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
-        self._artifacts = ArtifactStore(settings.artifacts_folder)
+        self._artifacts = open_artifacts(settings)
         self._executor = executor or Worker()
         self._outbox = Outbox(
             history,
@@ -279,7 +280,7 @@ class Engine:
 class _Ledger:
     """The database, with the artifacts of those that leave: their grace begins when nobody names them any more."""
 
-    def __init__(self, history: History, artifacts: ArtifactStore) -> None:
+    def __init__(self, history: History, artifacts: Artifacts) -> None:
         self._history, self._artifacts = history, artifacts
 
     def commit_cycle(self, changes: CycleChanges) -> None:

@@ -12,9 +12,9 @@ import structlog
 import uvicorn
 
 from foreshock.app.settings import Settings, split_address
+from foreshock.app.wiring import open_artifacts
 from foreshock.core.errors import ListenFailed
 from foreshock.extractor.service import Service, create_app
-from foreshock.store.artifacts import ArtifactStore
 
 LISTEN = "127.0.0.1:8081"
 _STOPPED_WITHIN_S = 10
@@ -28,7 +28,7 @@ async def serve_extractor(settings: Settings, listen: str) -> None:
         ListenFailed: the address is taken or not this machine's.
 
     """
-    service = Service(settings.datasources, ArtifactStore(settings.artifacts_folder), settings.extractor)
+    service = Service(settings.datasources, open_artifacts(settings), settings.extractor)
     config = uvicorn.Config(
         create_app(service),
         log_config=None,

@@ -28,6 +28,7 @@ from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.documents import UnreadableError, read_documents
 from foreshock.manifests.problems import Broken, problems_of, refuse_all
 from foreshock.prometheus.settings import Datasource
+from foreshock.store import bucket
 
 CONFIG_VARIABLE = "FORESHOCK_CONFIG"
 DEFAULT = "default"
@@ -68,8 +69,10 @@ def _masked(url: str) -> str:
 
 def _check_artifacts(place: str) -> str:
     parts = urlsplit(place)
-    if not place.strip() or (parts.scheme and parts.scheme != "file") or (parts.scheme == "file" and parts.netloc):
-        raise ValueError("must be a folder in this version: a path, or file:///absolute/path")
+    if parts.scheme == "s3":
+        bucket.split_url(place)
+    elif not place.strip() or parts.scheme not in {"", "file"} or (parts.scheme == "file" and parts.netloc):
+        raise ValueError("must be a folder (a path, or file:///absolute/path) or s3://bucket/prefix")
     return place
 
 
@@ -124,7 +127,12 @@ class Settings(BaseModel):
         description="A mounted secret with PostgreSQL's password; it is read for each new connection.",
     )
     artifacts: Annotated[str, AfterValidator(_check_artifacts)] = Field(
-        default="./foreshock-data/models", description="The folder of the models: a path or file:///absolute/path."
+        default="./foreshock-data/models",
+        description="The models: a folder (a path or file:///absolute/path), or s3://bucket/prefix.",
+    )
+    s3: bucket.BucketSettings = Field(
+        default=bucket.BucketSettings(),
+        description="How to reach the bucket of `artifacts`; by default as AWS's tools do.",
     )
     listen: Annotated[str, AfterValidator(check_listen)] = Field(
         default="127.0.0.1:8080", description="HOST:PORT of /metrics, /healthz, /readyz and the pages."
@@ -168,7 +176,7 @@ class Settings(BaseModel):
 
     @property
     def artifacts_folder(self) -> Path:
-        """`artifacts` as a path."""
+        """`artifacts` as a path, where it is no bucket."""
         parts = urlsplit(self.artifacts)
         return Path(unquote(parts.path)) if parts.scheme == "file" else Path(self.artifacts)
 
@@ -314,6 +322,8 @@ def _broken_rules(settings: Settings) -> Iterator[Broken]:
         yield Broken("database_password_file", "SQLite has no password; remove database_password_file.")
     elif settings.database_password_file is not None and url.password is not None:
         yield Broken("database_password_file", "Set the password in database or in database_password_file, not both.")
+    if "s3" in settings.model_fields_set and not settings.artifacts.startswith("s3://"):
+        yield Broken("s3", "The models are in a folder; remove s3, or set artifacts to s3://bucket/prefix.")
     for kind in ("datasources", "sinks"):
         names = [entry.name for entry in getattr(settings, kind)]
         for index, name in enumerate(names):

@@ -1,7 +1,8 @@
-"""Model artifacts in a folder, addressed by the sha256 of their manifest: immutable, atomic, never unpickled.
+"""Model artifacts, addressed by the sha256 of their manifest: immutable, atomic, never unpickled.
 
-`<folder>/<digest>/manifest.json` beside `arrays.safetensors`. The manifest is written last: without it there is no
-artifact. A file that is not what its digest says is kept aside under another name, and never overwritten.
+`<folder>/<digest>/manifest.json` beside `arrays.safetensors`; a bucket (`store/bucket.py`) holds the same names, so
+that one can be copied to the other. The manifest is written last: without it there is no artifact. A file that is not
+what its digest says is kept aside under another name, and never overwritten.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,8 @@ _TEMPORARY = ".writing-"
 _READ = "read"
 
 
-class ArtifactStore:
+class Artifacts(ABC):
     """What goes in comes out bit for bit; a wrong digest is refused; two writers of one digest agree."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
     def put(self, arrays: Mapping[str, AnyArray], manifest: Mapping[str, Any]) -> str:
         """Write an artifact durably and return its digest; an artifact that is there already is left as it is.
@@ -42,19 +41,11 @@ class ArtifactStore:
         Raises:
             ValueError: a dtype, a rank, a key or a value that no artifact may hold.
             ArtifactDamaged: the artifact is beyond the limits of what would be read back.
-            StoreUnavailable: the folder is full, read-only or gone; nothing of the artifact can be seen.
+            StoreUnavailable: the store is full, read-only or away; nothing of the artifact can be seen.
 
         """
         encoded = encode(arrays, manifest)
-        folder = self._folder / encoded.digest
-        with _mapped(folder, "written"):
-            new = not folder.is_dir()
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / ARRAYS, encoded.arrays)
-            _write(folder / MANIFEST, encoded.manifest)
-            os.utime(folder)  # garbage collection counts its grace from here
-            if new:
-                _sync_folder(self._folder)
+        self._write(encoded.digest, {ARRAYS: encoded.arrays, MANIFEST: encoded.manifest})
         return encoded.digest
 
     def get(self, digest: str) -> tuple[dict[str, Any], dict[str, AnyArray]]:
@@ -63,56 +54,95 @@ class ArtifactStore:
         Raises:
             ArtifactDamaged: a file is not what the digest says; it was set aside under another name.
             ArtifactMissing: there is no such artifact.
-            StoreUnavailable: the folder cannot be read now.
+            StoreUnavailable: the store cannot be read now.
 
         """
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise ArtifactDamaged("An artifact's address is the 64 hex digits of a sha256: this one is not.")
-        if not self._folder.is_dir():
-            raise StoreUnavailable(f"The artifact folder {self._folder} is not there: mount it or restore it.")
-        path = self._folder / digest / MANIFEST
-        with self._set_aside_if_damaged(path):
-            promise = decode_manifest(self._read(path, MAX_MANIFEST_BYTES, exact=False), digest)
-        path = self._folder / digest / ARRAYS
-        with self._set_aside_if_damaged(path):
-            arrays = decode_arrays(promise, self._read(path, promise.size_bytes, exact=True))
+        with self._set_aside_if_damaged(digest, MANIFEST):
+            promise = decode_manifest(self._read(digest, MANIFEST, MAX_MANIFEST_BYTES, exact=False), digest)
+        with self._set_aside_if_damaged(digest, ARRAYS):
+            arrays = decode_arrays(promise, self._read(digest, ARRAYS, promise.size_bytes, exact=True))
         return promise.document, arrays
 
+    @abstractmethod
     def size_bytes(self, digest: str) -> int:
         """How much room the two files of an artifact take.
 
         Raises:
             ArtifactMissing: there is no such artifact.
-            StoreUnavailable: the folder cannot be read now.
+            StoreUnavailable: the store cannot be read now.
 
         """
-        with _mapped(self._folder / digest, _READ):
-            return sum((self._folder / digest / name).stat().st_size for name in (MANIFEST, ARRAYS))
 
+    @abstractmethod
     def touch(self, digests: Collection[str]) -> None:
         """Let the grace of garbage collection begin now; an artifact that is not there is no error.
 
         Raises:
-            StoreUnavailable: the folder cannot be written now.
+            StoreUnavailable: the store cannot be written now.
 
         """
-        for digest in digests:
-            folder = self._folder / digest
-            with _mapped(folder, "marked"):
-                if _DIGEST.fullmatch(digest) and folder.is_dir():
-                    os.utime(folder)
 
+    @abstractmethod
     def garbage(self, live: Collection[str], *, older_than_s: float) -> tuple[str, ...]:
         """Remove and return the artifacts that are not among `live` and were last put before `older_than_s` (UTC).
 
         Raises:
-            StoreUnavailable: the folder cannot be read or written now.
+            StoreUnavailable: the store cannot be read or written now.
 
         """
+
+    @abstractmethod
+    def _write(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Bring each file, in this order, to its name as a whole, unless it is there; the grace begins now."""
+
+    @abstractmethod
+    def _read(self, digest: str, name: str, limit_bytes: int, *, exact: bool) -> bytes:
+        """The whole file, refused as `ArtifactDamaged` by its size before memory is taken for it."""
+
+    @abstractmethod
+    def _aside(self, digest: str, name: str) -> str | None:
+        """Rename a damaged file, so that nobody reads it again and somebody may look at it; None where it cannot be."""
+
+    @abstractmethod
+    def _place(self, digest: str, name: str) -> str:
+        """Where a file is, for a sentence."""
+
+    @contextlib.contextmanager
+    def _set_aside_if_damaged(self, digest: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactDamaged as error:
+            aside = self._aside(digest, name)
+            raise ArtifactDamaged(
+                f"{error} {self._place(digest, name)} was {f'set aside as {aside}' if aside else 'left in place'}; "
+                "train again or restore a backup."
+            ) from error
+
+
+class ArtifactStore(Artifacts):
+    """The artifacts in a folder, which may be shared by replicas."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def size_bytes(self, digest: str) -> int:
+        with _mapped(self._folder / digest, _READ):
+            return sum((self._folder / digest / name).stat().st_size for name in (MANIFEST, ARRAYS))
+
+    def touch(self, digests: Collection[str]) -> None:
+        for digest in digests:
+            folder = self._folder / digest
+            with _mapped(folder, "marked"):
+                if is_digest(digest) and folder.is_dir():
+                    os.utime(folder)
+
+    def garbage(self, live: Collection[str], *, older_than_s: float) -> tuple[str, ...]:
         removed = []
         with _mapped(self._folder, "cleaned"):
             for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
-                if not _DIGEST.fullmatch(folder.name) or folder.stat().st_mtime >= older_than_s:
+                if not is_digest(folder.name) or folder.stat().st_mtime >= older_than_s:
                     continue
                 if folder.name in live:
                     for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a writer that was killed
@@ -123,25 +153,54 @@ class ArtifactStore:
                 removed.append(folder.name)
         return tuple(removed)
 
-    def _read(self, path: Path, limit_bytes: int, *, exact: bool) -> bytes:
+    def _write(self, digest: str, files: Mapping[str, bytes]) -> None:
+        folder = self._folder / digest
+        with _mapped(folder, "written"):
+            new = not folder.is_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                _write(folder / name, data)
+            os.utime(folder)  # garbage collection counts its grace from here
+            if new:
+                _sync_folder(self._folder)
+
+    def _read(self, digest: str, name: str, limit_bytes: int, *, exact: bool) -> bytes:
+        if not self._folder.is_dir():
+            raise StoreUnavailable(f"The artifact folder {self._folder} is not there: mount it or restore it.")
+        path = self._folder / digest / name
         with _mapped(path, _READ), path.open("rb") as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > limit_bytes or (exact and size_bytes != limit_bytes):
-                raise ArtifactDamaged(
-                    f"{path} has {size_bytes} bytes where {'' if exact else 'at most '}{limit_bytes} belong."
-                )
+            check_size(str(path), os.fstat(file.fileno()).st_size, limit_bytes, exact=exact)
             return file.read(limit_bytes)
 
-    @contextlib.contextmanager
-    def _set_aside_if_damaged(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except ArtifactDamaged as error:
-            aside = _aside(path)
-            raise ArtifactDamaged(
-                f"{error} {path} was {f'set aside as {aside.name}' if aside else 'left in place'}; "
-                "train again or restore a backup."
-            ) from error
+    def _aside(self, digest: str, name: str) -> str | None:
+        aside = _aside(self._folder / digest / name)
+        return aside.name if aside is not None else None
+
+    def _place(self, digest: str, name: str) -> str:
+        return str(self._folder / digest / name)
+
+
+def is_digest(text: str) -> bool:
+    """Whether this can be an address; anything else never becomes a path."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def check_size(place: str, size_bytes: int, limit_bytes: int, *, exact: bool) -> None:
+    """Refuse a file by its size alone.
+
+    Raises:
+        ArtifactDamaged: it is larger than the limit, or where that is exact another size than it.
+
+    """
+    if size_bytes > limit_bytes or (exact and size_bytes != limit_bytes):
+        raise ArtifactDamaged(
+            f"{place} has {size_bytes} bytes where {'' if exact else 'at most '}{limit_bytes} belong."
+        )
+
+
+def aside_name(name: str) -> str:
+    """A name that nobody reads, for a damaged file."""
+    return f"{name}.damaged-{secrets.token_hex(4)}"
 
 
 @contextlib.contextmanager
@@ -185,7 +244,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _aside(path: Path) -> Path | None:
     """Rename a damaged file, so that nobody reads it again and somebody may look at it; None where it cannot be."""
-    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+    aside = path.with_name(aside_name(path.name))
     try:
         path.rename(aside)
     except OSError:  # another reader was faster, or the folder is read-only: the error that follows says so
