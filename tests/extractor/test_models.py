@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.extractor.fleet import detectors
+from tests.servers.s3 import S3
 
+from foreshock.app.settings import Settings
+from foreshock.app.wiring import open_artifacts
 from foreshock.core.errors import ArtifactDamaged, ArtifactMissing
 from foreshock.core.frame import Frame, as_samples
 from foreshock.detectors.model import dump
@@ -40,6 +43,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     arrays, facts = dump(model)
     store = ArtifactStore(folder)
     return folder, [store.put(arrays, {"model": facts, "number": number}) for number in range(3)]
+
+
+def test_models_are_read_from_a_bucket_too(stored: tuple[Path, list[str]], s3: S3) -> None:
+    """The same digest, the same model, whatever kind of store holds it."""
+    folder, (digest, *_) = stored
+    settings = Settings.model_validate({"artifacts": f"s3://{s3.new_bucket()}", "s3": s3.settings})
+    document, arrays = ArtifactStore(folder).get(digest)
+    assert open_artifacts(settings).put(arrays, document) == digest
+    one, other = ModelCache(ArtifactStore(folder), 2**30), ModelCache(open_artifacts(settings), 2**30)
+    assert other.get(digest).schema == one.get(digest).schema
+    assert other.size_bytes == one.size_bytes
 
 
 def test_a_model_is_read_once_and_the_least_recently_used_one_leaves(stored: tuple[Path, list[str]]) -> None:

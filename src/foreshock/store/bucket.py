@@ -33,7 +33,6 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")  # the only word of an answer that is repeated
 _STATUS = re.compile(r"[Ss]tatus(?: code)?:? (\d{3})")
-_SECRET_IS_READ_EVERY = timedelta(seconds=30)
 
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[!-~]+$")]
 
@@ -46,7 +45,7 @@ def split_url(url: str) -> tuple[str, str]:
 
     """
     parts = urlsplit(url)
-    bucket, prefix = parts.netloc, parts.path.strip("/")
+    bucket, prefix = parts.netloc, parts.path.removeprefix("/").removesuffix("/")
     if parts.scheme != "s3" or not _BUCKET.fullmatch(bucket) or parts.query or parts.fragment:
         raise ValueError("must be s3://bucket or s3://bucket/prefix, with a bucket of 3 to 63 small letters and digits")
     if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")) or len(prefix) > 512):
@@ -216,13 +215,14 @@ class BucketStore(Artifacts):
         place = self._place(digest, name)
         try:
             yield
-        except FileNotFoundError as error:
-            if done == _READ and _code(error) != "NoSuchBucket":
+        except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError) as error:
+            code = _code(error)
+            if isinstance(error, FileNotFoundError) and done == _READ and code in {"", "NoSuchKey"}:
                 raise ArtifactMissing(f"{place} is not there: train again, or restore the bucket.") from error
-            raise StoreUnavailable(f"{place} could not be {done}: there is no such bucket; create it.") from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
+            if code == "NoSuchBucket":
+                raise StoreUnavailable(f"{place} could not be {done}: there is no such bucket; create it.") from error
             raise StoreUnavailable(
-                f"{place} could not be {done} ({_code(error) or 'access denied'}); check the keys of the bucket, and "
+                f"{place} could not be {done} ({code or 'access denied'}); check the keys of the bucket, and "
                 "that they may list it and read, write and delete below the prefix."
             ) from error
         except (BaseError, OSError, ValueError) as error:
@@ -282,7 +282,7 @@ class _Login:
             "token": None
             if settings.session_token_file is None
             else _text("session_token_file", settings.session_token_file),
-            "expires_at": datetime.now(UTC) + _SECRET_IS_READ_EVERY,
+            "expires_at": datetime.now(UTC),  # so that it is asked for each request, and the files are read again
         }
 
 
