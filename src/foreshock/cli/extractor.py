@@ -29,7 +29,9 @@ def command(
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT of the API and its pages.", callback=_address)] = LISTEN,
     prometheus: Annotated[str | None, typer.Option(help="URL of the datasource 'default'.", show_default=False)] = None,
-    artifacts: Annotated[str | None, typer.Option(help="The models: a folder, or s3://bucket/prefix.", show_default=False)] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="The models: a folder, or s3://bucket/prefix.", show_default=False)
+    ] = None,
 ) -> int:
     """Query Prometheus and return feature vectors to the engine; any number of replicas, none of which keeps state.
 

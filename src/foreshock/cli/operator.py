@@ -36,7 +36,9 @@ def command(
     ] = None,
     prometheus: Annotated[str | None, typer.Option(help="URL of the datasource 'default'.", show_default=False)] = None,
     database: Annotated[str | None, typer.Option(help="Where the state is kept.", show_default=False)] = None,
-    artifacts: Annotated[str | None, typer.Option(help="The models: a folder, or s3://bucket/prefix.", show_default=False)] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="The models: a folder, or s3://bucket/prefix.", show_default=False)
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of /metrics and /healthz.", show_default=False)] = None,
 ) -> int:
     """Judge every AnomalyDetector of the cluster, learn, alert, and report in its status.

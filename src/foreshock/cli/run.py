@@ -30,7 +30,9 @@ def command(
         Path | None, typer.Option(help="Settings file; else FORESHOCK_CONFIG.", show_default=False)
     ] = None,
     database: Annotated[str | None, typer.Option(help="Where the state is kept.", show_default=False)] = None,
-    artifacts: Annotated[str | None, typer.Option(help="The models: a folder, or s3://bucket/prefix.", show_default=False)] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="The models: a folder, or s3://bucket/prefix.", show_default=False)
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of /metrics and /healthz.", show_default=False)] = None,
 ) -> int:
     """Judge every detector at its interval, learn, and alert; state survives restarts.

@@ -217,7 +217,7 @@ class BucketStore(Artifacts):
             yield
         except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError) as error:
             code = _code(error)
-            if isinstance(error, FileNotFoundError) and done == _READ and code in {"", "NoSuchKey"}:
+            if isinstance(error, FileNotFoundError) and done == _READ and code in {"", "NoSuchKey", "status 404"}:
                 raise ArtifactMissing(f"{place} is not there: train again, or restore the bucket.") from error
             if code == "NoSuchBucket":
                 raise StoreUnavailable(f"{place} could not be {done}: there is no such bucket; create it.") from error
