@@ -18,6 +18,7 @@ from foreshock.alerting.state import (
     AlertPolicy,
     AlertState,
     EndReason,
+    Hold,
     Kind,
     Phase,
     Transition,
@@ -43,11 +44,16 @@ def judgements(script: str, *, first_s: int = START_S, step_s: int = MINUTE) -> 
 
 
 def play(
-    told: list[Judgement], policy: AlertPolicy, state: AlertState | None = None, *, quiet: bool = False
+    told: list[Judgement],
+    policy: AlertPolicy,
+    state: AlertState | None = None,
+    *,
+    quiet: bool = False,
+    hold: Hold | None = None,
 ) -> tuple[AlertState | None, list[Transition]]:
     heard: list[Transition] = []
     for judgement in told:
-        state, new = advance(state, judgement, policy, cluster="default", quiet=quiet)
+        state, new = advance(state, judgement, policy, cluster="default", quiet=quiet, hold=hold)
         heard += new
     return state, heard
 
@@ -128,7 +134,7 @@ def test_a_day_of_ignorance_expires_and_never_resolves() -> None:
 
 
 def test_quiet_never_fires_and_the_alert_goes_off_when_the_quiet_ends() -> None:
-    """Maintenance holds the page back; if the anomaly outlives it, the next window fires with the first window's id."""
+    """If the anomaly outlives the warm-up, the next window fires with the first window's id."""
     policy = AlertPolicy("critical", 0, 0, MINUTE)
     state, heard = play(judgements("aaa"), policy, quiet=True)
     assert heard == []
@@ -139,11 +145,55 @@ def test_quiet_never_fires_and_the_alert_goes_off_when_the_quiet_ends() -> None:
 
 
 def test_what_fires_may_resolve_in_the_quiet() -> None:
-    """Maintenance does not keep a healthy service on the screen."""
+    """Who learns does not keep a healthy service on the screen."""
     policy = AlertPolicy("critical", 0, 0, MINUTE)
     state, _ = play(judgements("a"), policy)
     _, heard = play(judgements(".n"), policy, state, quiet=True)
     assert [one.kind for one in heard] == [Kind.RESOLVED]
+
+
+PATCHES = Hold("kernel patches", only=("log",))
+
+
+def test_a_maintenance_is_told_to_some_and_to_the_others_if_it_goes_on() -> None:
+    """Held back from those that page; they hear of it under the same identity once it outlasts the maintenance."""
+    policy = AlertPolicy("critical", 0, 120, MINUTE)
+    state, heard = play(judgements("aaa"), policy, hold=PATCHES)
+    (quietly,) = heard
+    assert (quietly.kind, quietly.only, quietly.maintenance) == (Kind.FIRING, ("log",), "kernel patches")
+    state, heard = play(judgements("...??na"), policy, state)
+    (aloud,) = heard
+    assert (aloud.event_id, aloud.only, aloud.maintenance) == (quietly.event_id, None, "kernel patches")
+    state, heard = play(judgements(".......aannn"), policy, state)
+    assert [(one.kind, one.only, one.sequence) for one in heard] == [(Kind.RESOLVED, None, 2)]
+
+
+@pytest.mark.parametrize("after", ["nnn", "?nnn"])
+def test_what_is_over_with_the_maintenance_pages_nobody(after: str) -> None:
+    """Its end is told to whom its beginning was told, and neither silence nor a normal window releases it."""
+    policy = AlertPolicy("critical", 0, 120, MINUTE)
+    state, heard = play(judgements("aa"), policy, hold=PATCHES)
+    _, ends = play(judgements(".." + after), policy, state)
+    assert [(one.kind, one.only) for one in heard + ends] == [(Kind.FIRING, ("log",)), (Kind.RESOLVED, ("log",))]
+
+
+def test_what_fired_before_the_maintenance_goes_on_and_resolves_for_everybody() -> None:
+    """Nobody who was paged is left without the end."""
+    policy = AlertPolicy("critical", 0, 0, MINUTE)
+    state, _ = play(judgements("a"), policy)
+    _, heard = play(judgements(".an"), policy, state, hold=PATCHES)
+    assert [(one.kind, one.only, one.maintenance) for one in heard] == [(Kind.RESOLVED, None, None)]
+
+
+def test_a_held_alert_survives_a_restart_and_a_deletion_is_told_to_those_who_knew() -> None:
+    """Whom it was held back from is part of the state, in its JSON too."""
+    policy = AlertPolicy("critical", 0, 0, MINUTE)
+    state, _ = play(judgements("a"), policy, hold=PATCHES)
+    assert state is not None
+    again = AlertState.from_dict(json.loads(json.dumps(state.to_dict())))
+    assert again == state
+    _, (expired,) = end(again, EndReason.DETECTOR_DELETED, START_S + 600)
+    assert expired.only == ("log",)
 
 
 @pytest.mark.parametrize("reason", list(EndReason))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -530,16 +531,48 @@ def test_what_a_model_does_not_depend_on_keeps_it(change: dict[str, Any]) -> Non
 
 
 def test_a_maintenance_is_found_in_the_detectors_time_zone() -> None:
-    """02:30 UTC on a Sunday in winter is 03:30 in Berlin, within two hours of 03:00 there."""
+    """02:30 UTC on a Sunday in winter is 03:30 in Berlin, within two hours of 03:00 there; so is 01:30 in summer."""
     change = spec(
         time_zone="Europe/Berlin", maintenance=[{"schedule": "0 3 * * 0", "duration": "2h", "reason": "backup"}]
     )
     detector = _spec(change)
     sunday_s = 1_767_493_800  # 2026-01-04T02:30:00Z
-    found = detector.maintenance_at(sunday_s)
-    assert found is not None
-    assert found.reason == "backup"
-    assert detector.maintenance_at(sunday_s + 7200) is None
+    assert detector.maintenance_in_window(sunday_s) == "backup"
+    assert detector.maintenance_in_window(sunday_s + 7200 + detector.detection_window) is None
+    in_summer_s = 1_783_215_000  # 2026-07-05T01:30:00Z
+    assert detector.maintenance_in_window(in_summer_s) == "backup"
+    assert detector.maintenance_in_window(in_summer_s - 3600) is None
+
+
+@pytest.mark.parametrize(
+    ("night", "starts", "ends"),
+    [
+        ("2026-03-29", "2026-03-28T22:00:00+00:00", "2026-03-29T04:00:00+00:00"),  # the clocks skip an hour
+        ("2026-10-25", "2026-10-24T21:00:00+00:00", "2026-10-25T03:00:00+00:00"),  # and show one twice
+    ],
+)
+def test_a_maintenance_lasts_as_long_as_it_says_when_the_clocks_change(night: str, starts: str, ends: str) -> None:
+    """Six hours from 23:00 in Berlin are six hours, whatever the clock on the wall shows when they are over."""
+    change = spec(time_zone="Europe/Berlin", maintenance=[{"schedule": "0 23 * * 6", "duration": "6h"}])
+    noon_s = datetime.fromisoformat(f"{night}T12:00:00+00:00").timestamp()
+    ((begin_s, end_s, reason),) = _spec(change).maintenance_spans(noon_s - 86_400, noon_s)
+    found = [datetime.fromtimestamp(each, UTC).isoformat() for each in (begin_s, end_s)]
+    assert (found, reason) == ([starts, ends], "")
+
+
+def test_a_window_that_saw_a_maintenance_is_held_until_it_holds_nothing_of_it() -> None:
+    """From the first window that ends in it to the last that holds a minute of it; the minute of its end is free."""
+    detector = _spec(
+        spec(
+            detection_window="1h",
+            maintenance=[{"start": "2026-01-04T03:00:00Z", "end": "2026-01-04T04:00:00Z"}],
+        )
+    )
+    start_s = 1_767_495_600
+    held = [
+        minute for minute in range(-120, 300) if detector.maintenance_in_window(start_s + 60 * minute) == "maintenance"
+    ]
+    assert (held[0], held[-1], len(held)) == (0, 119, 120)
 
 
 def test_every_field_has_a_description_for_kubectl_explain() -> None:

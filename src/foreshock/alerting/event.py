@@ -144,6 +144,9 @@ class AnomalyData(_Part):
     threshold: float
     contributions: Contributions = Field(description="Of the last anomalous judgement, largest first.")
     peak: PeakPart
+    maintenance: Annotated[str, Field(max_length=MAX_SENTENCE_CHARS)] | None = Field(
+        default=None, description="The reason of the maintenance in which the incident began."
+    )
     summary: str = Field(max_length=MAX_SUMMARY_CHARS)
     features: dict[Name, float | None] = Field(max_length=MAX_FEATURES, description="`metric.statistic` to value.")
     model: ModelPart | None
@@ -209,6 +212,7 @@ def cloud_event(
                 score=transition.peak.score,
                 contributions=_contributions(transition.peak.contributions),
             ),
+            maintenance=None if transition.maintenance is None else _cut(transition.maintenance, MAX_SENTENCE_CHARS),
             summary=_cut(evidence.summary, MAX_SUMMARY_CHARS),
             features=_features(evidence.features),
             model=_model(evidence.model),

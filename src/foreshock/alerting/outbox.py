@@ -44,12 +44,13 @@ class Delivery:
 def deliveries(
     transition: Transition, event: dict[str, Any], *, sinks: Sequence[str], created_s: float
 ) -> tuple[Delivery, ...]:
-    """One row for each sink, due at once."""
+    """One row for each sink that hears of it, due at once."""
     return tuple(
         Delivery(
             transition.event_id, transition.incident_id, sink, transition.kind, transition.sequence, event, created_s
         )
         for sink in dict.fromkeys(sinks)
+        if transition.only is None or sink in transition.only
     )
 
 

@@ -92,10 +92,20 @@ class OpenIncident:
     fired_at_s: int | None = None
     timer_since_s: int | None = None
     timer_stood_still_s: int = 0
+    maintenance: str | None = None  # why it began quietly
+    only: tuple[str, ...] | None = None  # the sinks that know of it; None is all: those that it was held back from too
 
     def timer_s(self, at_s: int) -> int:
         """How long the running timer has counted at `at_s`; 0 where none runs."""
         return 0 if self.timer_since_s is None else at_s - self.timer_since_s - self.timer_stood_still_s
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a judgement pages nobody now, and which sinks are told all the same."""
+
+    maintenance: str
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +165,8 @@ class Transition:
     contributions: tuple[Contribution, ...]  # of the last anomalous judgement, largest first
     peak: Peak
     reason: EndReason | None = None
+    maintenance: str | None = None  # the incident began in it
+    only: tuple[str, ...] | None = None  # the sinks that hear of it; None is all
 
     @property
     def event_id(self) -> str:
@@ -173,12 +185,20 @@ def incident_id(cluster: str, subject: Subject, first_window_end_s: int) -> str:
 
 
 def advance(
-    state: AlertState | None, judgement: Judgement, policy: AlertPolicy, *, cluster: str, quiet: bool = False
+    state: AlertState | None,
+    judgement: Judgement,
+    policy: AlertPolicy,
+    *,
+    cluster: str,
+    quiet: bool = False,
+    hold: Hold | None = None,
 ) -> tuple[AlertState, tuple[Transition, ...]]:
     """Move the alert by one judgement; the same or an older instant moves nothing.
 
-    `quiet` (warming up, maintenance) never fires: the alert stays pending, and fires at the first judgement that is not
-    quiet if it is due by then. What fires already goes on, and may resolve.
+    `quiet` (warming up) never fires: the alert stays pending, and fires at the first judgement that is not quiet if it
+    is due by then. What fires already goes on, and may resolve. An alert that fires under a `hold` (maintenance) fires
+    for some sinks only; the others hear of it, under the same identity, at the first anomalous judgement without one,
+    or never.
 
     Raises:
         ValueError: the judgement is about another subject, or its score is not finite.
@@ -195,7 +215,7 @@ def advance(
 
     match judgement.verdict:
         case Anomalous():
-            return _anomalous(state, judgement, judgement.verdict, policy, cluster=cluster, quiet=quiet)
+            return _anomalous(state, judgement, judgement.verdict, policy, cluster=cluster, quiet=quiet, hold=hold)
         case Normal(score):
             return _normal(state, _finite(score), policy)
         case Inconclusive():
@@ -214,7 +234,14 @@ def end(state: AlertState, reason: EndReason, at_s: int) -> tuple[AlertState, tu
 
 
 def _anomalous(
-    state: AlertState, judgement: Judgement, verdict: Anomalous, policy: AlertPolicy, *, cluster: str, quiet: bool
+    state: AlertState,
+    judgement: Judgement,
+    verdict: Anomalous,
+    policy: AlertPolicy,
+    *,
+    cluster: str,
+    quiet: bool,
+    hold: Hold | None,
 ) -> tuple[AlertState, tuple[Transition, ...]]:
     at_s = judgement.at_s
     now = Peak(at_s, _finite(verdict.score), verdict.cause, judgement.contributions[:MAX_CONTRIBUTIONS])
@@ -229,11 +256,15 @@ def _anomalous(
         incident = replace(incident, score=now.score, contributions=now.contributions, peak=peak)
 
     if incident.fired_at_s is not None:
-        incident = replace(incident, timer_since_s=None, timer_stood_still_s=0)
-        return replace(state, incident=incident, inconclusive_since_s=None), ()
+        is_due = incident.only is not None and hold is None  # the maintenance is over, and it goes on
+        incident = replace(incident, timer_since_s=None, timer_stood_still_s=0, only=None if is_due else incident.only)
+        state = replace(state, incident=incident, inconclusive_since_s=None)
+        return state, (_transition(state.subject, incident, Kind.FIRING, at_s, None),) if is_due else ()
     if quiet or incident.timer_s(at_s) < policy.pending_for_s:
         return replace(state, incident=incident, inconclusive_since_s=None), ()
     incident = replace(incident, severity=policy.severity, fired_at_s=at_s, timer_since_s=None, timer_stood_still_s=0)
+    if hold is not None:
+        incident = replace(incident, maintenance=hold.maintenance, only=hold.only)
     state = replace(state, incident=incident, inconclusive_since_s=None)
     return state, (_transition(state.subject, incident, Kind.FIRING, at_s, None),)
 
@@ -301,6 +332,8 @@ def _transition(
         contributions=incident.contributions,
         peak=incident.peak,
         reason=reason,
+        maintenance=incident.maintenance,
+        only=incident.only,
     )
 
 

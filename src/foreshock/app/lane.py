@@ -97,6 +97,7 @@ class Lane:
         self._cycle = Cycle(
             self._gatherer, parts.ledger, parts.states,
             cluster=settings.cluster, external_labels=settings.external_labels,
+            told_in_maintenance=settings.told_in_maintenance,
         )  # fmt: skip
         trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
         self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed)

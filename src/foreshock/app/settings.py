@@ -175,6 +175,11 @@ class Settings(BaseModel):
         return {"log": LogSettings(name="log")} | {sink.name: sink for sink in self.sinks}
 
     @property
+    def told_in_maintenance(self) -> frozenset[str]:
+        """The sinks that hear at once of what begins in a maintenance: those that page nobody."""
+        return frozenset(name for name, sink in self.sinks_by_name.items() if sink.during_maintenance)
+
+    @property
     def artifacts_folder(self) -> Path:
         """`artifacts` as a path, where it is no bucket."""
         parts = urlsplit(self.artifacts)

@@ -12,7 +12,7 @@ import numpy as np
 
 from foreshock.alerting.event import cloud_event
 from foreshock.alerting.outbox import Delivery, deliveries
-from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
+from foreshock.alerting.state import AlertState, Hold, Kind, Phase, Transition, advance
 from foreshock.core.verdicts import Ignorance, Inconclusive, Judgement, Subject
 from foreshock.engine.cohort import Cohort, Judged
 from foreshock.engine.decide import Codes, ignorance_of, judgement, shares
@@ -70,7 +70,10 @@ class Cycle:
         *,
         cluster: str,
         external_labels: Mapping[str, str],
+        told_in_maintenance: Collection[str] = (),
     ) -> None:
+        """`told_in_maintenance` are the sinks that hear of an incident that begins in one at once."""
+        self._told_in_maintenance = frozenset(told_in_maintenance)
         self._gatherer, self._ledger, self.states = gatherer, ledger, states
         self._cluster, self._external_labels = cluster, external_labels
 
@@ -204,8 +207,13 @@ class Cycle:
         row = watch.row_of_group[said.subject.group]
         revision = watch.cohort.revisions[row]
         learning = revision is not None and revision.provisional
-        quiet = learning or watch.spec.maintenance_at(said.at_s) is not None
-        return advance(self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=quiet)
+        maintenance = watch.spec.maintenance_in_window(said.at_s)
+        hold = None
+        if maintenance is not None:
+            hold = Hold(maintenance, tuple(sink for sink in watch.sinks if sink in self._told_in_maintenance))
+        return advance(
+            self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=learning, hold=hold
+        )
 
 
 def _mark(

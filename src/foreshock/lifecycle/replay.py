@@ -161,7 +161,7 @@ class _Stretch:
             judgements.append(said)
             if isinstance(verdict, Anomalous) or state is not None:
                 state, moved = advance(
-                    state, said, policy, cluster=cluster, quiet=spec.maintenance_at(said.at_s) is not None
+                    state, said, policy, cluster=cluster, quiet=spec.maintenance_in_window(said.at_s) is not None
                 )
                 transitions.extend(moved)
         return Replay(

@@ -57,11 +57,23 @@ def teaching_rows(spec: DetectorSpec, frame: Frame, fired: NDArray[np.bool_]) ->
     teaches = ~_passing(fired, frame.step_s)
     for exclusion in spec.training.exclude:
         teaches &= (frame.times_s < exclusion.start) | (frame.times_s >= exclusion.end)
-    if spec.maintenance:
-        minutes = np.unique(frame.times_s // 60)
-        covered = np.array([spec.maintenance_at(float(minute * 60)) is not None for minute in minutes])
-        teaches &= ~covered[np.searchsorted(minutes, frame.times_s // 60)]
+    for rows in maintenance_rows(spec, frame).values():
+        teaches &= ~rows
     return teaches
+
+
+def maintenance_rows(spec: DetectorSpec, frame: Frame) -> dict[str, NDArray[np.bool_]]:
+    """The rows, (n_times,), of each maintenance by its reason; a row that two of them share is the first one's."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    free = np.ones(frame.n_times, np.bool_)
+    if not frame.n_times or not spec.maintenance:
+        return found
+    for begin_s, end_s, reason in spec.maintenance_spans(frame.start_s - 1, frame.end_s):
+        rows = (frame.times_s >= begin_s) & (frame.times_s < end_s) & free
+        free &= ~rows
+        before = found.get(reason)
+        found[reason] = rows if before is None else before | rows
+    return found
 
 
 def _passing(fired: NDArray[np.bool_], step_s: int) -> NDArray[np.bool_]:

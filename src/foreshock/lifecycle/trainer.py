@@ -24,7 +24,7 @@ from foreshock.engine.cohort import Revision
 from foreshock.engine.gather import MetricSource
 from foreshock.engine.groups import Group, frames_of, most_series
 from foreshock.engine.watch import Watch
-from foreshock.lifecycle.train import WARM, teaching_rows, train_revision, warm_share
+from foreshock.lifecycle.train import WARM, maintenance_rows, teaching_rows, train_revision, warm_share
 from foreshock.manifests.detector import fingerprint
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
@@ -235,17 +235,19 @@ def _fired(frame: Frame, incidents: Sequence[Incident], subject: Subject, now_s:
 
 def _count_rows(watch: Watch, frame: Frame, fired: NDArray[np.bool_], excluded: Counter[str]) -> int:
     """How many rows taught; the others are counted in `excluded` by their first reason, as rows of the grid."""
-    measured = np.isfinite(frame.values).any(axis=1)
+    measured = np.asarray(np.isfinite(frame.values).any(axis=1))
     named = np.zeros(frame.n_times, np.bool_)
     for exclusion in watch.spec.training.exclude:
         named |= (frame.times_s >= exclusion.start) & (frame.times_s < exclusion.end)
     teaches = teaching_rows(watch.spec, frame, fired)
-    reasons = {
+    reasons: dict[str, NDArray[np.bool_]] = {
         "not_measured": ~measured,
         "incident": measured & fired,
         "exclude": measured & ~fired & named,
-        "maintenance": measured & ~fired & ~named & ~teaches,
     }
+    for reason, rows in maintenance_rows(watch.spec, frame).items():
+        excluded_by = f"maintenance: {reason}" if reason else "maintenance"
+        reasons[excluded_by] = measured & ~fired & ~named & rows
     for reason, rows in reasons.items():
         if count := int(rows.sum()):
             excluded[reason] += count

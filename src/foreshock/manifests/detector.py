@@ -150,11 +150,17 @@ class Maintenance(Model):
     end: InstantS | None = Field(default=None, description="When a single maintenance is over, RFC 3339.")
     reason: Reason = Field(default="", description="Written into the alerts of that time instead of paging.")
 
-    def covers(self, instant_s: float, zone: ZoneInfo) -> bool:
-        """Whether this maintenance is going on at an instant in UTC seconds; its end is no longer part of it."""
+    def spans(self, from_s: float, to_s: float, zone: ZoneInfo) -> tuple[tuple[float, float], ...]:
+        """Begin and end, in UTC seconds, of each time that has a part after `from_s` and up to `to_s`, oldest first.
+
+        The end is no longer part of it. A scheduled one lasts `duration` also where clocks are set meanwhile.
+        """
         if self.schedule is not None and self.duration is not None:
-            return self.schedule.covers(instant_s, self.duration, zone)
-        return self.start is not None and self.end is not None and self.start <= instant_s < self.end
+            begins = self.schedule.begins(from_s - self.duration, to_s, zone)
+            return tuple((begin_s, begin_s + self.duration) for begin_s in begins)
+        if self.start is not None and self.end is not None and self.start <= to_s and self.end > from_s:
+            return ((self.start, self.end),)
+        return ()
 
 
 class DetectorSpec(Model):
@@ -256,10 +262,24 @@ class DetectorSpec(Model):
         """The revision that `model_version` pins, or None where the best validated one is meant."""
         return _revision_of(self.model_version)[1]
 
-    def maintenance_at(self, instant_s: float) -> Maintenance | None:
-        """The first maintenance that is going on at an instant in UTC seconds, or None."""
+    def maintenance_spans(self, from_s: float, to_s: float) -> tuple[tuple[float, float, str], ...]:
+        """Begin, end and reason of every maintenance with a part after `from_s` and up to `to_s`, in UTC seconds."""
         zone = ZoneInfo(self.time_zone)
-        return next((entry for entry in self.maintenance if entry.covers(instant_s, zone)), None)
+        return tuple(
+            (begin_s, end_s, entry.reason)
+            for entry in self.maintenance
+            for begin_s, end_s in entry.spans(from_s, to_s, zone)
+        )
+
+    def maintenance_in_window(self, at_s: float) -> str | None:
+        """Why the window that ends at `at_s` is not to page: the reason of a maintenance that it saw; None without one.
+
+        Not only while it goes on: what it did to the metrics is judged for as long as the window holds it.
+        """
+        if not self.maintenance:
+            return None
+        spans = self.maintenance_spans(at_s - self.detection_window, at_s)
+        return next((reason or "maintenance" for _, _, reason in spans), None)
 
 
 class Metadata(Model):

@@ -99,10 +99,6 @@ class Schedule:
             day += timedelta(days=1)
         return tuple(sorted(instant_s for instant_s in found if from_s < instant_s <= to_s))
 
-    def covers(self, instant_s: float, duration_s: int, zone: ZoneInfo) -> bool:
-        """Whether something that begins on this schedule and lasts `duration_s` is going on at `instant_s`."""
-        return bool(self.begins(instant_s - duration_s, instant_s, zone))
-
     def _on(self, day: date) -> bool:
         if day.month not in self.months:
             return False

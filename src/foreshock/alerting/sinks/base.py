@@ -23,6 +23,10 @@ class BaseSinkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: SinkName
+    during_maintenance: bool = Field(
+        default=False,
+        description="Told at once of an incident that begins in a maintenance; the others when it outlasts it.",
+    )
 
 
 class Sink(Protocol):

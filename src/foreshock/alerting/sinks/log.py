@@ -10,9 +10,10 @@ from foreshock.core.errors import SinkUnavailable
 
 
 class LogSettings(BaseSinkSettings):
-    """`{name: stdout, type: log}`: there is nothing else to set."""
+    """`{name: stdout, type: log}`: nothing else has to be set."""
 
     type: Literal["log"] = "log"
+    during_maintenance: bool = True
 
 
 class LogSink:
