@@ -145,7 +145,7 @@ class AnomalyData(_Part):
     contributions: Contributions = Field(description="Of the last anomalous judgement, largest first.")
     peak: PeakPart
     maintenance: Annotated[str, Field(max_length=MAX_SENTENCE_CHARS)] | None = Field(
-        default=None, description="The reason of the maintenance in which the incident began."
+        description="The reason of the maintenance in which the incident began."
     )
     summary: str = Field(max_length=MAX_SUMMARY_CHARS)
     features: dict[Name, float | None] = Field(max_length=MAX_FEATURES, description="`metric.statistic` to value.")
