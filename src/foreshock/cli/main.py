@@ -12,7 +12,7 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, crd, demo, extractor, operator, run, version
+from foreshock.cli import backtest, check, crd, demo, extractor, maintenance, operator, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
@@ -22,10 +22,11 @@ COMMANDS: tuple[ModuleType, ...] = (
     extractor,
     backtest,
     check,
+    maintenance,
     crd,
     demo,
     version,
-)  # each has a NAME and a `command`, in the order of the help
+)  # each has a NAME and a `command`, or a `build` of several, in the order of the help
 
 _HELP = """Learns what is normal for a service from its Prometheus metrics, and alerts when the service leaves it.
 
@@ -49,7 +50,10 @@ def build() -> typer.Typer:
     )
     application.callback()(_only_commands)
     for module in COMMANDS:
-        application.command(module.NAME)(module.command)
+        if hasattr(module, "build"):
+            application.add_typer(module.build(), name=module.NAME)
+        else:
+            application.command(module.NAME)(module.command)
     return application
 
 
