@@ -69,6 +69,7 @@ def unknown(reason: Ignorance, message: str = "why") -> Mark:
         (Standing(mark=unknown(Ignorance.WARMING_UP), learnt=NOTHING), "DataAvailable", ("False", "NoData")),
         (Standing(mark=Mark(1, 0, 0), learnt=LEARNING, revision=PROVISIONAL), "ModelReady", ("False", "WarmingUp")),
         (Standing(trouble=Trouble("ArtifactDamaged", "x")), "ModelReady", ("False", "ModelUnusable")),
+        (Standing(trouble=Trouble("ArtifactMissing", "x"), revision=FULL), "ModelReady", ("False", "ModelUnusable")),
         (Standing(trouble=Trouble("PrometheusUnavailable", "x")), "ModelReady", ("False", "TrainingFailed")),
         (
             Standing(trouble=Trouble("NotEnoughHistory", "model_version pins v1-r9")),

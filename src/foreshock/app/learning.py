@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -36,6 +36,7 @@ class Known:
 
     learnt: Learnt | None = None
     trouble: Trouble | None = None
+    damage: Trouble | None = None  # the active revision cannot be read, until another one was trained
     logged: str = ""
 
 
@@ -93,11 +94,14 @@ class Learning:
         except LeaseLost:
             raise
         except ForeshockError as error:
+            pinned = watch.spec.pinned_revision is not None
+            trouble = Trouble(error.reason, str(error))
             if isinstance(error, Damaged):
                 self.metrics.count(telemetry.MODEL_LOAD_FAILURES, error.reason)
-            pinned = watch.spec.pinned_revision is not None
+                if not pinned:
+                    trouble = self._known.setdefault(subject, Known()).damage = await self._do_without(watch, trouble)
             again_s = _SOON_S if error.retryable or pinned else 0.0
-            self._note(watch, None, now_s + again_s, Trouble(error.reason, str(error)))
+            self._note(watch, None, now_s + again_s, trouble)
             if error.retryable or pinned:  # nothing else may judge where a revision is pinned
                 self._train_at_s.pop(subject, None)
                 asyncio.get_running_loop().call_later(again_s, self._to_restore.append, subject)
@@ -106,6 +110,14 @@ class Learning:
             self._train_at_s.setdefault(subject, now_s)
         else:
             self._note(watch, learnt, learnt.next_s)
+
+    async def _do_without(self, watch: Watch, damage: Trouble) -> Trouble:
+        """Let an earlier revision judge until the damaged one is replaced, and say so."""
+        try:
+            name = await self.trainer.fall_back(watch)
+        except ForeshockError as error:  # the store has become worse: what is trained next needs none of it
+            return replace(damage, message=f"{damage.message} {error}")
+        return damage if name is None else replace(damage, message=f"{damage.message} {name} judges meanwhile.")
 
     async def _learn(self, watch: Watch, now_s: float) -> None:
         began_s = self.clock.monotonic_s()
@@ -136,7 +148,9 @@ class Learning:
             return
         self._train_at_s[subject] = next_s
         known = self._known.setdefault(subject, Known())
-        known.trouble = trouble
+        if learnt is not None and learnt.ready:
+            known.damage = None
+        known.trouble = _both(known.damage, trouble)
         if learnt is not None:
             known.learnt = learnt
             self.say(subject, learnt.message)
@@ -163,3 +177,10 @@ class Learning:
         known = self._known.get(subject)
         if known is not None and known.logged.startswith("!"):
             self.say(subject, "its data is there again")
+
+
+def _both(damage: Trouble | None, trouble: Trouble | None) -> Trouble | None:
+    """What is wrong now, under the reason of the damage for as long as nothing has replaced what is damaged."""
+    if damage is None or trouble is None or trouble is damage:
+        return damage or trouble
+    return replace(damage, message=f"{damage.message} {trouble.message}")

@@ -84,6 +84,16 @@ def last_good(records: Records) -> ModelRecord | None:
     return max(before, key=lambda record: float(record.details["active_from_s"]), default=None)
 
 
+def instead(records: Records) -> tuple[ModelRecord, ...]:
+    """What may judge where the active revision cannot be read: those before it that nobody withdrew, the last first."""
+    before = [
+        record
+        for record in records
+        if record.stage == RETIRED and not record.details.get("withdrawn") and not is_provisional(record)
+    ]
+    return tuple(sorted(before, key=lambda record: float(record.details.get("active_from_s", 0.0)), reverse=True))
+
+
 def rolled_back(records: Records, now_s: float, to: int | None = None) -> tuple[ModelRecord, ...]:
     """Withdraw the active revision for the last good one, or for `to`, which is then held for three days.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import format_duration
-from foreshock.core.errors import NotEnoughHistory
+from foreshock.core.errors import Damaged, NotEnoughHistory
 from foreshock.core.frame import Frame
 from foreshock.core.verdicts import Subject
 from foreshock.detectors.model import Model, dump, load
@@ -24,6 +24,7 @@ from foreshock.engine.cohort import Revision
 from foreshock.engine.gather import MetricSource
 from foreshock.engine.groups import Group, frames_of, most_series
 from foreshock.engine.watch import Watch
+from foreshock.lifecycle import lines
 from foreshock.lifecycle.train import WARM, maintenance_rows, teaching_rows, train_revision, warm_share
 from foreshock.manifests.detector import fingerprint
 from foreshock.prometheus.requests import RangeQuery
@@ -121,6 +122,44 @@ class Trainer:
                 return record
         known = ", ".join(record.name for record in records[:5]) or "none"
         raise NotEnoughHistory(f"model_version pins {line}-r{revision}, which was never trained; there is {known}.")
+
+    async def fall_back(self, watch: Watch) -> str | None:
+        """Let the last revision that can be read judge in place of a damaged one; its name, or None without any.
+
+        The records stay as they are: what is trained next replaces both.
+        """
+        spec, schema = watch.spec, watch.schema
+        records = await asyncio.to_thread(self._revisions.models, watch.subject, version=spec.model_line)
+        for record in lines.instead(records):
+            if record.details.get("fingerprint") != fingerprint(spec):
+                continue
+            try:
+                loaded = await self._load(record)
+            except Damaged:
+                continue
+            if all(model.schema == schema for _, model, _ in loaded):
+                async with watch.settling:
+                    if watch.is_retired:
+                        return None
+                    for group, model, digest in loaded:
+                        watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, digest))
+                return record.name
+        return None
+
+    async def _load(self, record: ModelRecord) -> list[tuple[Group, Model, str]]:
+        """The models of all groups of a revision, each with its digest.
+
+        Raises:
+            Damaged: one of them is not what its digest says.
+            StoreUnavailable: the store is away.
+
+        """
+        loaded: list[tuple[Group, Model, str]] = []
+        for member in record.details["members"]:
+            group = tuple((str(name), str(value)) for name, value in member["group"])
+            facts, arrays = await asyncio.to_thread(self._artifacts.get, member["digest"])
+            loaded.append((group, load(arrays, facts["model"]), member["digest"]))
+        return loaded
 
     async def learn(self, watch: Watch, now_s: float) -> Learnt:
         """Train a new revision on what Prometheus holds of `training.window`, one model a group.

@@ -208,13 +208,13 @@ def _model(observed: Observed) -> Fact:
     if standing.is_suspended:
         return Fact(UNKNOWN, Ignorance.SUSPENDED, "Nothing is judged.")
     revision, trouble, learnt = standing.revision, standing.trouble, standing.learnt
+    if trouble is not None and trouble.reason in _UNUSABLE:  # an earlier revision may judge: it is not the one wanted
+        return Fact(FALSE, Ignorance.MODEL_UNUSABLE, trouble.message)
     if revision is not None and not revision.provisional:
         learnt_from = f"{rfc3339(revision.trained_from_s)} to {rfc3339(revision.trained_to_s)}"
         also = f" The last training failed: {trouble.message}" if trouble is not None else ""
         return Fact(TRUE, Because.MODEL_ACTIVE, f"{revision.name} judges; it learnt from {learnt_from}.{also}")
     if trouble is not None:
-        if trouble.reason in _UNUSABLE:
-            return Fact(FALSE, Ignorance.MODEL_UNUSABLE, trouble.message)
         if "pins" in trouble.message or "model_version" in trouble.message:
             return Fact(FALSE, Because.NO_SUCH_REVISION, trouble.message)
         if trouble.reason != "NotEnoughHistory":
