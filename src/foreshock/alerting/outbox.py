@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from foreshock.alerting.sinks.base import Sink
+from foreshock.alerting.sinks.base import RepeatingSink, Sink
 from foreshock.alerting.state import Kind, Transition
 from foreshock.core.clock import Clock
 from foreshock.core.errors import ForeshockError, SinkRejected, SinkUnavailable
@@ -23,6 +23,8 @@ BACK_OFF_CAP_S = 60.0
 MAX_RETRY_AFTER_S = 3_600.0
 GIVE_UP_AFTER_S = 7 * 86_400
 BATCH_ROWS = 32  # in flight at once to one sink, each of another incident
+REPEAT_ENDED_S = 900.0  # how long a receiver that forgets is told of an end, as Prometheus does
+REPEAT_PIECE = 64  # events read and sent at once
 IDLE_POLL_S = 5.0  # how late a row is found that nobody announced, for example after a restart
 
 
@@ -62,6 +64,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     GIVEN_UP = "given_up"
     STORE_UNAVAILABLE = "store_unavailable"
+    NOT_REPEATED = "not_repeated"  # a receiver that forgets did not take what stands; it was delivered before
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,14 @@ class Report:
 
 
 class OutboxStore(Protocol):
-    """The port that the database implements; both calls block and are made from a thread."""
+    """The port that the database implements; its calls block and are made from a thread."""
 
     def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
         """The rows that are due: per incident only the oldest that is not settled, firing first, at most `limit`."""
+        ...
+
+    def standing(self, sink: str, *, ended_after_s: float, after: str, limit: int) -> tuple[Delivery, ...]:
+        """What the sink took of incidents that fire, or took after an instant of others: by event id, after `after`."""
         ...
 
     def settle(self, attempts: Sequence[Attempt], *, now_s: float) -> None:
@@ -126,6 +133,8 @@ class Outbox:
         async with asyncio.TaskGroup() as tasks:
             for lane in self._lanes:
                 tasks.create_task(lane.run(), name=f"outbox-{lane.sink.name}")
+                if isinstance(lane.sink, RepeatingSink):
+                    tasks.create_task(lane.sink.repeat(lane.standing, lane.not_repeated))
 
     async def flush(self) -> bool:
         """Send all that is due now; True if every sink took all of it. Bound it with a time-out of your own."""
@@ -171,6 +180,17 @@ class _Lane:
             rest = await self.round()
             if rest is not None:
                 await self._rest(rest)
+
+    async def standing(self) -> AsyncIterator[list[dict[str, Any]]]:
+        ended_after_s, after = self._clock.now_s() - REPEAT_ENDED_S, ""
+        while rows := await asyncio.to_thread(
+            self._store.standing, self.sink.name, ended_after_s=ended_after_s, after=after, limit=REPEAT_PIECE
+        ):
+            yield [row.event for row in rows]
+            after = rows[-1].event_id
+
+    def not_repeated(self, why: str) -> None:
+        self._report(Report(self.sink.name, Outcome.NOT_REPEATED, None, why))
 
     async def flush(self) -> bool:
         while (rest := await self.round()) is None:

@@ -15,6 +15,7 @@ import structlog
 
 from foreshock.alerting.outbox import Outbox, Report
 from foreshock.alerting.sinks import build
+from foreshock.alerting.sinks.kubernetes_event import EventApi
 from foreshock.alerting.state import AlertState, EndReason
 from foreshock.app.clock import SystemClock
 from foreshock.app.lane import Lane, Leave, Parts
@@ -74,6 +75,7 @@ class Engine:
         executor: Executor | None = None,
         metrics: Metrics | None = None,
         events: TextIO | None = None,
+        event_api: EventApi | None = None,
         on_cycle: Callable[[Summary], None] = _unheard,
         on_change: Callable[[Subject], None] = _unheard,
         on_incident: Callable[[Subject], None] = _unheard,
@@ -86,7 +88,10 @@ class Engine:
         self._executor = executor or Worker()
         self._outbox = Outbox(
             history,
-            [build(each, stream=events) for each in settings.sinks_by_name.values()],
+            [
+                build(each, self._clock, stream=events, event_api=event_api)
+                for each in settings.sinks_by_name.values()
+            ],
             self._clock,
             report=self._delivered,
         )

@@ -166,6 +166,7 @@ class Operator:
         engine = self.engine = Engine(
             self._settings, self._history, clock=self._clock, metrics=self._metrics, events=self._stream,
             executor=self._executor() if self._executor is not None else None, on_cycle=self._on_cycle,
+            event_api=self,
             on_change=self._changed, on_incident=self._moved,
         )  # fmt: skip
         reporter = self.reporter = Reporter(

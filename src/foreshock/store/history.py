@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, and_, bindparam, case, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from foreshock.alerting.outbox import BACK_OFF_CAP_S, MAX_RETRY_AFTER_S, Attempt, Delivery, Outcome
@@ -305,6 +319,19 @@ class History(ByHand):
             .order_by(firing_first, table.c.next_attempt_s, table.c.created_s, table.c.event_id)
             .limit(limit)
         )
+        with self._database.reading() as connection:
+            return tuple(rows.to_delivery(row) for row in connection.execute(query).mappings())
+
+    def standing(self, sink: str, *, ended_after_s: float, after: str, limit: int) -> tuple[Delivery, ...]:
+        """What this sink took of incidents that fire, and of ends after an instant: by event id, those past `after`."""
+        table, incidents = schema.outbox, schema.incidents
+        taken = and_(table.c.sink == sink, table.c.status == Outcome.DELIVERED.value, table.c.event_id > after)
+        fires = and_(taken, table.c.kind == Kind.FIRING.value, incidents.c.status == Kind.FIRING.value)
+        ended = and_(taken, table.c.kind != Kind.FIRING.value, table.c.settled_s > ended_after_s)
+        both = union_all(  # two queries, since no index serves an OR over two tables
+            select(table).join(incidents, incidents.c.id == table.c.incident_id).where(fires), select(table).where(ended)
+        ).subquery()
+        query = select(both).order_by(both.c.event_id).limit(limit)
         with self._database.reading() as connection:
             return tuple(rows.to_delivery(row) for row in connection.execute(query).mappings())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +53,19 @@ class Sink(Protocol):
         ...
 
 
-def one_line(event: dict[str, Any], *, ascii_only: bool) -> str:
+Standing = Callable[[], AsyncIterator[Sequence[dict[str, Any]]]]
+"""Yields, in pieces, the events of what fires and of what ended a short while ago, as this sink has taken them."""
+
+
+@runtime_checkable
+class RepeatingSink(Sink, Protocol):
+    """A receiver that forgets: what stands is sent again for as long as it does."""
+
+    async def repeat(self, standing: Standing, failed: Callable[[str], None]) -> None:
+        """Re-send for ever; `failed` hears of each time that a receiver did not take it."""
+        ...
+
+
+def one_line(event: object, *, ascii_only: bool) -> str:
     """The event as JSON without a line break, whatever its strings hold."""
     return json.dumps(event, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
