@@ -19,10 +19,12 @@ demo: ## the story of a pool wait that creeps for three hours, on a real Prometh
 	@$(BIN)/foreshock demo
 
 test: ## lint, types, import contracts and tests; what CI runs
-	@$(SETUP)/debian prometheus:prometheus chromium:chromium 'file=/usr/lib/postgresql/*/bin/postgres:postgresql'
+	@$(SETUP)/debian prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager chromium:chromium \
+	  java:default-jre-headless mvn:maven 'file=/usr/lib/postgresql/*/bin/postgres:postgresql'
 	@$(SETUP)/python test
 	@$(MAKE) --no-print-directory lint types contracts
 	@tools/envtest/build >/dev/null
+	@tools/kafka/fetch >/dev/null
 	@$(MAKE) --no-print-directory unit
 
 lint: ## style and format

@@ -12,6 +12,8 @@ pytest_plugins = (
     "tests.servers.postgresql",
     "tests.servers.s3",
     "tests.servers.shop",
+    "tests.servers.kafka",
+    "tests.servers.alertmanager",
 )
 
 # No deadline: the first call of a kernel compiles it, and the machine is shared. A failure prints how to repeat it.

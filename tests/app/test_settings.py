@@ -123,7 +123,7 @@ INVALID = (
     ("datasources: [{url: 'http://a', basic_auth: {username: a, pasword: b}}]", "datasources[0].basic_auth.pasword", "Unknown field 'pasword'; did you mean 'password'?"),
     ("datasources: [{url: 'http://a'}, {url: 'http://b'}]", "datasources[1].name", "The name 'default' is taken by datasources[0]."),
     ("datasources: [{name: a, url: 'http://a'}, {name: b, url: 'http://b'}]", "datasources", "Name one datasource default; manifests that name none use that one."),
-    (SOURCE + "sinks: [{name: bus, type: kafka}]", "sinks[0]", "This version does not have the type 'kafka'; use log or webhook."),
+    (SOURCE + "sinks: [{name: bus, type: pigeon}]", "sinks[0]", "This version does not have the type 'pigeon'; use log, webhook, kafka, alertmanager or kubernetes_event."),
     (SOURCE + "sinks: [{name: bus}]", "sinks[0]", "Set type; it is required."),
     (SOURCE + "sinks: [{name: hook, type: webhook}]", "sinks[0].url", "Set url; it is required."),
     (SOURCE + "sinks: [{name: hook, type: webhook, url: 'https://a', secret_fil: x}]", "sinks[0].secret_fil", "Unknown field 'secret_fil'; did you mean 'secret_file'?"),

@@ -117,3 +117,11 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def pkcs8(pair: Pair) -> bytes:
+    """The key of a pair as Java's servers read it."""
+    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -214,9 +214,9 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 class FaultProxy:
-    """Listens on a free loopback port and forwards to `target_url`; an async context manager."""
+    """Listens on a free loopback port, or on `port`, and forwards to `target_url`; an async context manager."""
 
-    def __init__(self, target_url: str) -> None:
+    def __init__(self, target_url: str, *, port: int = 0) -> None:
         parts = urlsplit(target_url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -226,7 +226,7 @@ class FaultProxy:
         self.requests: list[bytes] = []  # seen by `answering` and `rewriting`
         self.connections = self.open_connections = self.peak_connections = 0
         self.bytes_up = self.bytes_down = 0
-        self._port = 0
+        self._port = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -138,6 +138,7 @@ class AnomalyData(_Part):
     severity: str
     group: Labels = Field(description="The labels of `group_by`, empty where the detector has one group.")
     labels: Labels = Field(description="As Alertmanager gets them: they never change while the incident lives.")
+    interval: int = Field(description="Seconds between two judgements.")
     started_at: str = Field(description="End of the first anomalous window.")
     ended_at: str | None
     score: float = Field(description="1.0 is the threshold; higher is more anomalous.")
@@ -177,6 +178,7 @@ def cloud_event(
     cluster: str,
     service: str,
     external_labels: Mapping[str, str] | None = None,
+    interval_s: int = 60,
 ) -> dict[str, Any]:
     """Write one transition as a CloudEvent of plain JSON values, below 1 MB whatever the evidence holds.
 
@@ -202,6 +204,7 @@ def cloud_event(
             severity=transition.severity,
             group=group,
             labels=alert_labels(transition, service=service, external_labels=external_labels),
+            interval=interval_s,
             started_at=rfc3339(transition.started_at_s),
             ended_at=rfc3339(transition.at_s) if ended else None,
             score=transition.score,

@@ -88,10 +88,7 @@ class Engine:
         self._executor = executor or Worker()
         self._outbox = Outbox(
             history,
-            [
-                build(each, self._clock, stream=events, event_api=event_api)
-                for each in settings.sinks_by_name.values()
-            ],
+            [build(each, self._clock, stream=events, event_api=event_api) for each in settings.sinks_by_name.values()],
             self._clock,
             report=self._delivered,
         )

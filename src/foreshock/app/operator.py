@@ -31,7 +31,7 @@ from foreshock.manifests.conditions import Because, ConditionStatus
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.operator.api import ApiServer
 from foreshock.operator.children import Children
-from foreshock.operator.events import Events
+from foreshock.operator.events import Events, IncidentEvents
 from foreshock.operator.lease import LEASES, TIMING, Lease, Timing
 from foreshock.operator.reconcile import STATUS_EVERY_S, Fact, Observed
 from foreshock.operator.resources import ANOMALIES, DETECTORS, MODELS, Child, Seen, child, seen
@@ -69,6 +69,10 @@ class LedHistory(History):
     def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
         self._guard()  # what is handed out is sent
         return super().pending(sink, limit=limit, now_s=now_s)
+
+    def standing(self, sink: str, *, ended_after_s: float, after: str, limit: int) -> tuple[Delivery, ...]:
+        self._guard()
+        return super().standing(sink, ended_after_s=ended_after_s, after=after, limit=limit)
 
 
 class Operator:
@@ -166,7 +170,7 @@ class Operator:
         engine = self.engine = Engine(
             self._settings, self._history, clock=self._clock, metrics=self._metrics, events=self._stream,
             executor=self._executor() if self._executor is not None else None, on_cycle=self._on_cycle,
-            event_api=self,
+            event_api=IncidentEvents(self._api, self._uid_of),
             on_change=self._changed, on_incident=self._moved,
         )  # fmt: skip
         reporter = self.reporter = Reporter(
@@ -309,6 +313,10 @@ class Operator:
         return Observed(
             now.generation, standing, problem, tuple(engine.stuck.get(subject, ())), store_is_away=engine.store_is_away
         )
+
+    def _uid_of(self, namespace: str, name: str) -> str:
+        known = self.detectors.objects.get((namespace, name))
+        return known.uid if known is not None else ""
 
     def _changed(self, subject: Subject) -> None:
         if self.reporter is not None:

@@ -187,7 +187,7 @@ class Cycle:
                     transitions.append(transition)
                     event = cloud_event(
                         transition, evidence, cluster=self._cluster, service=watch.spec.target_service,
-                        external_labels=self._external_labels,
+                        external_labels=self._external_labels, interval_s=watch.policy.interval_s,
                     )  # fmt: skip
                     outbox.extend(deliveries(transition, event, sinks=watch.sinks, created_s=now_s))
                     incidents.append(_incident(transition, watch, event))

@@ -10,11 +10,13 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from foreshock.core.clock import Clock
 from foreshock.core.errors import ForeshockError, KubernetesRefused
+from foreshock.manifests.detector import API_VERSION
 from foreshock.operator.reconcile import Said
-from foreshock.operator.resources import EVENTS, Seen, event_name, event_of
+from foreshock.operator.resources import DETECTORS, EVENTS, Seen, event_name, event_of
 from foreshock.operator.watch import Requests
 
 BURST = 10  # events of one detector at once
@@ -34,6 +36,36 @@ class _Bucket:
 class _Written:
     count: int
     first_s: float
+
+
+class IncidentEvents:
+    """What the sink `kubernetes_event` writes to: an Event about a detector, each under a name of its own."""
+
+    def __init__(self, api: Requests, uid_of: Callable[[str, str], str]) -> None:
+        """`uid_of(namespace, name)` is empty where the detector is gone."""
+        self._api, self._uid_of = api, uid_of
+
+    async def create_event(self, namespace: str, detector: str, document: dict[str, Any]) -> None:
+        """Create it once.
+
+        Raises:
+            KubernetesRefused: it is there already (409), or a quota or a missing right is in the way.
+            KubernetesUnavailable: the API server is away.
+
+        """
+        about = {"apiVersion": API_VERSION, "kind": DETECTORS.name, "name": detector, "namespace": namespace}
+        uid, host = self._uid_of(namespace, detector), socket.gethostname()
+        whole = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            **document,
+            "metadata": {**document["metadata"], "namespace": namespace},
+            "involvedObject": {**about, "uid": uid} if uid else about,
+            "source": {"component": "foreshock", "host": host},
+            "reportingComponent": "devopsroles.com/foreshock",
+            "reportingInstance": host[:128],
+        }
+        await self._api.request("POST", EVENTS.path(namespace), whole)
 
 
 class Events:

@@ -328,9 +328,9 @@ class History(ByHand):
         taken = and_(table.c.sink == sink, table.c.status == Outcome.DELIVERED.value, table.c.event_id > after)
         fires = and_(taken, table.c.kind == Kind.FIRING.value, incidents.c.status == Kind.FIRING.value)
         ended = and_(taken, table.c.kind != Kind.FIRING.value, table.c.settled_s > ended_after_s)
-        both = union_all(  # two queries, since no index serves an OR over two tables
-            select(table).join(incidents, incidents.c.id == table.c.incident_id).where(fires), select(table).where(ended)
-        ).subquery()
+        of_incident = incidents.c.id == table.c.incident_id
+        # two queries, since no index serves an OR over two tables
+        both = union_all(select(table).join(incidents, of_incident).where(fires), select(table).where(ended)).subquery()
         query = select(both).order_by(both.c.event_id).limit(limit)
         with self._database.reading() as connection:
             return tuple(rows.to_delivery(row) for row in connection.execute(query).mappings())

@@ -12,7 +12,8 @@ from pydantic import SecretStr, ValidationError
 from tests.alerting.sinks.receiver import Receiver
 from tests.alerting.sinks.test_addresses import ScriptedResolver
 
-from foreshock.alerting.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSettings, WebhookSink, _retry_after_s
+from foreshock.alerting.sinks.http import MAX_RETRY_AFTER_S, _retry_after_s
+from foreshock.alerting.sinks.webhook import WebhookSettings, WebhookSink
 from foreshock.core.errors import SinkRejected, SinkUnavailable
 
 EVENT = {"id": "abc/firing/1", "data": {"service": "zürich ☃"}}

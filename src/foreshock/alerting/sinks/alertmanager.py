@@ -118,8 +118,7 @@ class AlertmanagerSink:
         raise min(errors, key=lambda error: not isinstance(error, SinkUnavailable))
 
     async def repeat(self, standing: Standing, failed: Callable[[str], None]) -> None:
-        """Re-send all that stands to each peer for ever, at its own pace; `failed` hears of each that did not take it.
-        """
+        """Re-send all that stands to each peer for ever, at its own pace; `failed` hears of what was not taken."""
         async with asyncio.TaskGroup() as tasks:
             for peer in self._peers:
                 tasks.create_task(self._repeat_to(peer, standing, failed))

@@ -1,4 +1,4 @@
-"""POST as all HTTP sinks do it: checked addresses, no redirect, one table of what may be tried again, no secret told."""
+"""POST as all HTTP sinks do it: checked addresses, no redirect, one table of what may be tried again."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class Poster:
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, aiohttp.ClientSSLError):
                 await self.close()  # the next one reads the certificates again
-            raise SinkUnavailable(f"{label} could not be reached: {_cause(error)}.") from error
+            told = None if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL) else error  # they quote
+            raise SinkUnavailable(f"{label} could not be reached: {_cause(error)}.") from told  # the URL with its path
         if 200 <= status < 300:
             return
         if status >= 500 or status in _RETRYABLE_4XX:

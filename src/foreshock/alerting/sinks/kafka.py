@@ -81,7 +81,7 @@ class KafkaSink:
             await connection.produce(
                 one_line(event, ascii_only=False).encode(),
                 key=event_id.partition("/")[0].encode(),
-                headers=[("content-type", CONTENT_TYPE), ("event_id", event_id.encode())],
+                headers={"content-type": CONTENT_TYPE, "event_id": event_id},
             )
         except BufferError as error:
             raise SinkUnavailable(f"{self._label} has a full queue.") from error
@@ -109,7 +109,7 @@ class KafkaSink:
             return self._connection
 
     def _configuration(self) -> dict[str, Any]:
-        """librdkafka's own names; the files are read when a connection is opened."""
+        """Librdkafka's own names; the files are read when a connection is opened."""
         settings = self._settings
         configuration: dict[str, Any] = {
             "bootstrap.servers": settings.bootstrap_servers,
@@ -119,7 +119,8 @@ class KafkaSink:
             "message.timeout.ms": round(settings.timeout_s * 1_000),
             "queue.buffering.max.messages": _QUEUED_MESSAGES,
             "linger.ms": 5,
-            "reconnect.backoff.max.ms": 2_000,
+            "topic.metadata.propagation.max.ms": 2_000,  # how long a missing topic counts as one that is being made
+            "reconnect.backoff.max.ms": 1_000,
             "partitioner": "murmur2_random",  # as Java's clients
             "compression.type": "lz4",
             "security.protocol": _protocol(settings),
@@ -164,7 +165,7 @@ class _Connection:
         self._thread = threading.Thread(target=self._hear, name="kafka-reports", daemon=True)
         self._thread.start()
 
-    async def produce(self, value: bytes, *, key: bytes, headers: list[tuple[str, bytes]]) -> None:
+    async def produce(self, value: bytes, *, key: bytes, headers: dict[str, str | bytes | None]) -> None:
         """Return once all in-sync replicas have it; raises KafkaException, or BufferError where the queue is full."""
         done: asyncio.Future[KafkaError | None] = self._loop.create_future()
 

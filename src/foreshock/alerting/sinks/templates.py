@@ -15,6 +15,7 @@ MAX_DESCRIPTION_CHARS: Final = 4_096
 MAX_SLACK_SECTION_CHARS: Final = 3_000
 MAX_QUERY_CHARS: Final = 1_024
 MAX_NAMED: Final = 5  # contributions that are read out; the event has the others
+_SENTENCES: Final = (("Broken", "relations"), ("Changed in the cluster", "changes"), ("Also anomalous", "neighbours"))
 _FOR_SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
@@ -70,7 +71,7 @@ def slack(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def pagerduty(event: dict[str, Any], *, routing_key: str) -> dict[str, Any]:
-    """An event of PagerDuty's Events API v2; `dedup_key` is the incident, so that its end resolves what it triggered."""
+    """An event of PagerDuty's Events API v2; `dedup_key` is the incident: its end resolves what it began."""
     data = event["data"]
     firing = data["status"] == "firing"
     severity = data["severity"] if data["severity"] in {"critical", "error", "warning", "info"} else "error"
@@ -119,7 +120,9 @@ def description(event: dict[str, Any]) -> str:
     lines = [f"{_headline(event)}, score {data['score']:.3g} (1 is the threshold), since {data['started_at']}."]
     if named:
         lines.append(f"Contributions: {named}.")
-    for title, key in (("Broken", "relations"), ("Changed in the cluster", "changes"), ("Also anomalous", "neighbours")):
+    if data.get("maintenance"):
+        lines.append(f"It began in a maintenance: {data['maintenance']}.")
+    for title, key in _SENTENCES:
         sentences = [one for one in data.get(key, ()) if isinstance(one, str)][:MAX_NAMED]
         if sentences:
             lines.append(f"{title}: {'; '.join(sentences)}.")
