@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 from tests.app.hurried import until
 from tests.app.test_engine import SUBJECT, Running, _running, detector
 from tests.servers.s3 import NewS3
+from tests.servers.shop import TO_THE_FAULT_S
 
 from foreshock.app.settings import Settings
 from foreshock.lifecycle.standing import Standing
@@ -201,3 +204,25 @@ async def test_a_bucket_that_hangs_delays_no_cycle(
             assert judges(run, "v1-r1")
         run.clock.skip(120)
         await until(lambda: judges(run, "v1-r2"))
+
+
+async def test_what_a_locked_database_does_not_take_nobody_hears_of_until_it_does(
+    breaking_shop: LocalPrometheus, tmp_path: Path
+) -> None:
+    """Another process holds the write lock while an alert is decided: counted, and published once afterwards."""
+    async with _running(_settings(tmp_path, breaking_shop.url)) as run:
+        run.engine.put(detector())
+        await until(lambda: standing(run).revision is not None)
+        with capture_logs() as said, sqlite3.connect(tmp_path / "state.db", isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            run.clock.skip(TO_THE_FAULT_S)
+            await until(lambda: any(each["event"] == "nothing was published" for each in said), within_s=150)
+        other.close()
+        assert run.events == []
+        assert "foreshock_store_unavailable_total 0.0" not in _metrics(run)
+        run.clock.skip(60)
+        await until(lambda: bool(run.events), within_s=150)
+        (event,) = run.events
+        (incident,) = run.history.incidents()
+        assert (event["status"], event["incident"]) == ("firing", incident.incident_id)
+        await until(lambda: not run.engine.store_is_away)
