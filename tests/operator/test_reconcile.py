@@ -72,7 +72,7 @@ def unknown(reason: Ignorance, message: str = "why") -> Mark:
         (Standing(trouble=Trouble("ArtifactMissing", "x"), revision=FULL), "ModelReady", ("False", "ModelUnusable")),
         (Standing(trouble=Trouble("PrometheusUnavailable", "x")), "ModelReady", ("False", "TrainingFailed")),
         (
-            Standing(trouble=Trouble("NotEnoughHistory", "model_version pins v1-r9")),
+            Standing(trouble=Trouble("NoSuchRevision", "There is no revision 9.")),
             "ModelReady",
             ("False", "NoSuchRevision"),
         ),
@@ -145,7 +145,8 @@ _STANDINGS = st.none() | st.builds(
     mark=_MARKS,
     failed_cycles=st.integers(0, 9),
     learnt=st.sampled_from([None, LEARNING, NOTHING]),
-    trouble=st.none() | st.builds(Trouble, st.sampled_from(["NotEnoughHistory", "ArtifactMissing", "X"]), st.text()),
+    trouble=st.none()
+    | st.builds(Trouble, st.sampled_from(["NotEnoughHistory", "NoSuchRevision", "ArtifactMissing", "X"]), st.text()),
     revision=st.sampled_from([None, FULL, PROVISIONAL]),
     firing=st.sampled_from([(), FIRING, FIRING * 40]),
 )

@@ -27,6 +27,7 @@ from foreshock.lifecycle.standing import Standing
 from foreshock.lifecycle.trainer import Artifacts, Revisions, Trainer
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.settings import Datasource
+from foreshock.store.by_hand import MODELS
 
 _RESYNC_S = 3_600  # how often a ring is read anew, for samples that came late
 _STORE_PAUSE_S = 5.0
@@ -151,6 +152,7 @@ class Lane:
                 if (at_s := watch.rhythm.latest_s(now_s)) > (watch.judged_at_s or 0)
             ]
             if due:
+                await self._heed()
                 await self._run_cycle(due, now_s)
                 if clock.monotonic_s() - resynced_s > _RESYNC_S:
                     resynced_s = clock.monotonic_s()
@@ -211,8 +213,25 @@ class Lane:
         self.parts.metrics.show(telemetry.DETECTORS, n_watches, self.source.name)
         await self._end(farewells)
 
+    async def _heed(self) -> None:
+        """Take up what was changed by hand: another revision judges from this cycle on."""
+        revisions = self.parts.revisions
+        try:
+            notices = await asyncio.to_thread(revisions.notices)
+            mine = [one for one in notices if Subject(one.namespace, one.name) in self.watches]
+            for notice in mine:
+                watch = self.watches[Subject(notice.namespace, notice.name)]
+                if notice.what == MODELS:
+                    await self.learning.restore_now(watch)
+                else:
+                    self.learning.look_again(watch.subject)
+            if mine:
+                await asyncio.to_thread(revisions.settle_notices, mine)
+        except StoreUnavailable as error:
+            self._store_is_away(error)
+
     async def _put(self, detector: AnomalyDetector, known: list[Subject]) -> list[Farewell]:
-        subject = detector.subject
+        subject, pins = detector.subject, False
         old = self.watches.get(subject)
         sinks = tuple(sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks))
         if old is None:
@@ -222,12 +241,16 @@ class Lane:
             async with old.settling:
                 new, is_trained = successor(old, detector, self.source, self._cohorts, sinks)
                 old.retire()
-            if not is_trained:
+            if not is_trained and old.spec.model_version != new.spec.model_version:
+                pins = True
+            elif not is_trained:
                 self.learning.take_up(subject)
         for each in known:  # a group that fires is judged also before its series is back
             if tuple(name for name, _ in each.group) == tuple(sorted(detector.spec.group_by)):
                 new.row_of(dict(each.group))
         self.watches[subject] = new
+        if pins:
+            await self.learning.restore_now(new)
         if old is not None and set(old.spec.group_by) != set(detector.spec.group_by):
             return [self._farewell(detector, EndReason.DETECTOR_DELETED, keep=detector.spec.group_by)]
         return []

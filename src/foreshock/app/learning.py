@@ -17,7 +17,7 @@ from foreshock.core.errors import Damaged, ForeshockError, LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.standing import Trouble
-from foreshock.lifecycle.trainer import Learnt, Trainer
+from foreshock.lifecycle.trainer import NEVER_S, Learnt, Trainer
 from foreshock.manifests.conditions import Because
 
 _IDLE_S = 0.5
@@ -57,6 +57,15 @@ class Learning:
         """Restore this detector next, before it is trained."""
         self._to_restore.append(subject)
         self._train_at_s.pop(subject, None)
+
+    async def restore_now(self, watch: Watch) -> None:
+        """Restore before the next cycle, also where a training is going on: a rollback waits for nobody."""
+        await self._restore(watch, self.clock.now_s())
+
+    def look_again(self, subject: Subject) -> None:
+        """Train as soon as may be: what may teach has changed."""
+        if self._train_at_s.get(subject, NEVER_S) != NEVER_S:
+            self._train_at_s[subject] = self.clock.now_s()
 
     def forget(self, subject: Subject) -> None:
         """Learn nothing more about it."""

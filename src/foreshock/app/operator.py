@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TextIO, TypeVar
@@ -38,7 +38,7 @@ from foreshock.operator.resources import ANOMALIES, DETECTORS, MODELS, Child, Se
 from foreshock.operator.status import Reporter
 from foreshock.operator.watch import Heard, Key, Kind, Reflector
 from foreshock.store.history import History
-from foreshock.store.records import CycleChanges, ModelRecord
+from foreshock.store.records import CycleChanges, ModelChange, ModelRecord, Notice
 
 LEASE = "foreshock"
 _GUARD_WITHIN_S = 6.0  # how long a write waits for the Lease to be confirmed again
@@ -62,9 +62,24 @@ class LedHistory(History):
         leads = self._guard()
         super().commit_cycle(changes, epoch=leads if epoch is None else epoch)
 
-    def record_model(self, record: ModelRecord, *, epoch: int | None = None) -> None:
+    def change_models(
+        self,
+        subject: Subject,
+        version: str,
+        change: ModelChange,
+        *,
+        forget: ModelChange = lambda _: (),
+        noticed_s: float | None = None,
+        epoch: int | None = None,
+    ) -> tuple[ModelRecord, ...]:
         leads = self._guard()
-        super().record_model(record, epoch=leads if epoch is None else epoch)
+        return super().change_models(
+            subject, version, change, forget=forget, noticed_s=noticed_s, epoch=leads if epoch is None else epoch
+        )
+
+    def settle_notices(self, done: Collection[Notice], *, epoch: int | None = None) -> None:
+        leads = self._guard()
+        super().settle_notices(done, epoch=leads if epoch is None else epoch)
 
     def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
         self._guard()  # what is handed out is sent

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, crd, demo, extractor, maintenance, operator, run, version
+from foreshock.cli import backtest, check, crd, demo, extractor, maintenance, models, operator, run, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
@@ -21,6 +21,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     run,
     extractor,
     backtest,
+    models,
     check,
     maintenance,
     crd,

@@ -14,7 +14,7 @@ from foreshock.store.records import ModelRecord
 
 CANDIDATE, SHADOW, ACTIVE, RETIRED, REJECTED = "Candidate", "Shadow", "Active", "Retired", "Rejected"
 HELD_S = 3 * 86_400.0  # how long a revision that was brought back by hand is not replaced by a candidate
-KEPT_NEWEST = 5
+KEPT_NEWEST = 7
 ANCHOR_AGE_S = 28 * 86_400.0  # what slow change is measured against is at least this old
 _WEEK_S = 7 * 86_400.0
 
@@ -78,8 +78,7 @@ def last_good(records: Records) -> ModelRecord | None:
     before = [
         record
         for record in records
-        if record.stage == RETIRED and "active_from_s" in record.details and not record.details.get("withdrawn")
-        and not is_provisional(record)
+        if record.stage == RETIRED and _has_judged(record) and not record.details.get("withdrawn")
     ]  # fmt: skip
     return max(before, key=lambda record: float(record.details["active_from_s"]), default=None)
 
@@ -122,7 +121,7 @@ def anchor(records: Records, now_s: float) -> ModelRecord | None:
     Confirmed is what a person promoted, and what learnt a change that lasted. A line that is younger is measured
     against its first revision.
     """
-    judged = [record for record in records if "active_from_s" in record.details and not is_provisional(record)]
+    judged = [record for record in records if _has_judged(record)]
     confirmed = [record for record in judged if record.details.get("confirmed")]
     old = [record for record in judged if record.trained_to_s <= now_s - ANCHOR_AGE_S]
     found = [max(group, key=lambda record: record.trained_to_s) for group in (confirmed, old) if group]
@@ -134,7 +133,7 @@ def anchor(records: Records, now_s: float) -> ModelRecord | None:
 def superfluous(records: Records, referenced: Collection[str], now_s: float) -> tuple[ModelRecord, ...]:
     """What retention lets go of.
 
-    Kept are what judges or may soon, the last good one, the newest five, what `referenced` incidents name, the anchor
+    Kept are what judges or may soon, the last good one, the newest seven, what `referenced` incidents name, the anchor
     and one a week that may become it.
     """
     kept = {record.name for record in records if record.stage in {ACTIVE, SHADOW, CANDIDATE}} | set(referenced)
@@ -143,10 +142,14 @@ def superfluous(records: Records, referenced: Collection[str], now_s: float) -> 
     weeks: dict[int, ModelRecord] = {}
     for record in records:
         age_s = now_s - record.trained_to_s
-        if "active_from_s" in record.details and age_s <= ANCHOR_AGE_S + _WEEK_S:
+        if age_s <= ANCHOR_AGE_S + _WEEK_S and _has_judged(record):
             weeks[int(record.trained_to_s // _WEEK_S)] = record  # the oldest of the week, as records are newest first
     kept |= {record.name for record in weeks.values()}
     return tuple(record for record in records if record.name not in kept)
+
+
+def _has_judged(record: ModelRecord) -> bool:
+    return "active_from_s" in record.details and not is_provisional(record)
 
 
 def _moved(record: ModelRecord, stage: str, why: str) -> ModelRecord:

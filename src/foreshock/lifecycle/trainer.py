@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import format_duration
-from foreshock.core.errors import Damaged, NotEnoughHistory
+from foreshock.core.errors import Damaged, NoSuchRevision, NotEnoughHistory
 from foreshock.core.frame import Frame
 from foreshock.core.verdicts import Subject
 from foreshock.detectors.model import Model, dump, load
@@ -26,10 +26,10 @@ from foreshock.engine.groups import Group, frames_of, most_series
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines
 from foreshock.lifecycle.train import WARM, maintenance_rows, teaching_rows, train_revision, warm_share
-from foreshock.manifests.detector import fingerprint
+from foreshock.manifests.detector import DetectorSpec, fingerprint
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
-from foreshock.store.records import Incident, ModelRecord
+from foreshock.store.records import Incident, ModelChange, ModelRecord, Notice
 
 _RETRY_S = 3_600  # how soon a detector that is still learning looks again, at the latest
 _RETRY_AFTER_FAILURE_S = 60
@@ -47,15 +47,17 @@ class Artifacts(Protocol):
 class Revisions(Protocol):
     """The port to the record of models and incidents."""
 
-    def record_model(self, record: ModelRecord) -> None: ...
-
-    def active_model(self, subject: Subject, version: str) -> ModelRecord | None: ...
-
     def models(self, subject: Subject, *, version: str | None = None) -> tuple[ModelRecord, ...]: ...
 
-    def next_revision(self, subject: Subject, version: str) -> int: ...
+    def change_models(
+        self, subject: Subject, version: str, change: ModelChange, *, forget: ModelChange = ...
+    ) -> tuple[ModelRecord, ...]: ...
 
     def incidents(self, *, namespace: str | None = None, name: str | None = None) -> tuple[Incident, ...]: ...
+
+    def notices(self) -> tuple[Notice, ...]: ...
+
+    def settle_notices(self, done: Collection[Notice]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,47 +83,47 @@ class Trainer:
 
         Raises:
             Damaged: the artifact is not what its digest says; training anew is the cure.
-            NotEnoughHistory: the revision that the manifest pins does not exist, or judges other metrics.
+            NoSuchRevision: the revision that the manifest pins does not exist, or judges other metrics.
 
         """
-        spec = watch.spec
-        pinned = spec.pinned_revision
+        spec, pinned = watch.spec, watch.spec.pinned_revision
+        records = await asyncio.to_thread(self._revisions.models, watch.subject, version=spec.model_line)
         if pinned is None:
-            record = await asyncio.to_thread(self._revisions.active_model, watch.subject, spec.model_line)
-            if record is None or record.details.get("fingerprint") != fingerprint(spec):
+            record = lines.active(records)
+            if record is None or not (record.details.get("by_hand") or _fits(record, spec)):
                 return None
         else:
-            record = await self._pinned(watch, pinned)
-        loaded: list[tuple[Group, Model, str]] = []
-        for member in record.details["members"]:
-            group = tuple((str(name), str(value)) for name, value in member["group"])
-            facts, arrays = await asyncio.to_thread(self._artifacts.get, member["digest"])
-            loaded.append((group, load(arrays, facts["model"]), member["digest"]))
-        if pinned is not None and any(model.schema != watch.schema for _, model, _ in loaded):
-            raise NotEnoughHistory(
-                f"{record.name} was trained on other metrics or windows; name another model_version."
-            )
+            record = lines.named(records, pinned)
+        loaded = await self._load(record)
+        if any(model.schema != watch.schema for _, model, _ in loaded):
+            if pinned is None:
+                return None
+            raise NoSuchRevision(f"{record.name} was trained on other metrics or windows; name another model_version.")
         async with watch.settling:
             if not watch.is_retired:
+                if bool(record.details.get("pinned")) != (pinned is not None) or record.stage != lines.ACTIVE:
+                    await self._pin(record, now_s, pinned=pinned is not None)
                 for group, model, digest in loaded:
                     watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, digest))
         if pinned is not None:
             return Learnt(watch.subject, f"{record.name} is pinned", NEVER_S, ready=True)
-        due_s = record.trained_to_s + spec.training.retrain_interval
-        ready = not record.details.get("provisional")
+        chosen_s = float(record.details["active_from_s"]) if record.details.get("by_hand") else 0.0
+        due_s = max(record.trained_to_s, chosen_s) + spec.training.retrain_interval
+        due_s = max(due_s, lines.held_until_s(record))
+        ready = not lines.is_provisional(record)
         return Learnt(
-            watch.subject, f"{record.name} is active again", max(now_s, due_s) if ready else now_s, ready=ready,
+            watch.subject, f"{record.name} judges", max(now_s, due_s) if ready else now_s, ready=ready,
             share=1.0 if ready else float(record.details.get("warm_share", 0.0)),
         )  # fmt: skip
 
-    async def _pinned(self, watch: Watch, revision: int) -> ModelRecord:
-        line = watch.spec.model_line
-        records = await asyncio.to_thread(self._revisions.models, watch.subject, version=line)
-        for record in records:
-            if record.revision == revision:
-                return record
-        known = ", ".join(record.name for record in records[:5]) or "none"
-        raise NotEnoughHistory(f"model_version pins {line}-r{revision}, which was never trained; there is {known}.")
+    async def _pin(self, record: ModelRecord, now_s: float, *, pinned: bool) -> None:
+        """What spec.model_version names is the active one of its line; a line that is not pinned any more goes on."""
+        why = "pinned by spec.model_version" if pinned else "not pinned any more"
+
+        def change(records: tuple[ModelRecord, ...]) -> tuple[ModelRecord, ...]:
+            return lines.promoted(records, record.revision, now_s, why, pinned=pinned)
+
+        await asyncio.to_thread(self._revisions.change_models, record.subject, record.version, change)
 
     async def fall_back(self, watch: Watch) -> str | None:
         """Let the last revision that can be read judge in place of a damaged one; its name, or None without any.
@@ -248,11 +250,42 @@ class Trainer:
         async with watch.settling:  # a detector that was changed or deleted meanwhile keeps nothing of this
             if watch.is_retired:
                 return
-            number = await asyncio.to_thread(self._revisions.next_revision, subject, spec.model_line)
-            record = replace(record, revision=number)
-            await asyncio.to_thread(self._revisions.record_model, record)
+            record = await self._record(record, incidents, now_s)
+            if record.stage != lines.ACTIVE:
+                return
             for member, (group, model) in zip(members, models.items(), strict=True):
                 watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, member["digest"]))
+
+    async def _record(self, new: ModelRecord, incidents: Sequence[Incident], now_s: float) -> ModelRecord:
+        """The new revision as it was stored; where this very training was stored before a crash, it is that one."""
+        kept = replace(new)
+
+        def change(records: tuple[ModelRecord, ...]) -> tuple[ModelRecord, ...]:
+            nonlocal kept
+            again = next(
+                (one for one in records if (one.digest, one.trained_to_s) == (new.digest, new.trained_to_s)), None
+            )
+            if again is not None:
+                kept = again
+                return ()
+            kept = replace(new, revision=max((one.revision for one in records), default=0) + 1)
+            return lines.promoted((kept, *records), kept.revision, now_s, "learnt")
+
+        def forget(records: tuple[ModelRecord, ...]) -> tuple[ModelRecord, ...]:
+            return lines.superfluous(records, _referenced(incidents), now_s)
+
+        after = await asyncio.to_thread(self._revisions.change_models, new.subject, new.version, change, forget=forget)
+        return lines.named(after, kept.revision)
+
+
+def _fits(record: ModelRecord, spec: DetectorSpec) -> bool:
+    return bool(record.details.get("fingerprint") == fingerprint(spec))
+
+
+def _referenced(incidents: Sequence[Incident]) -> set[str]:
+    """The names of the revisions that the incidents' evidence refers to."""
+    models = (((incident.evidence or {}).get("data") or {}).get("model") or {} for incident in incidents)
+    return {str(model["revision"]) for model in models if "revision" in model}
 
 
 def _revision(record: ModelRecord, digest: str) -> Revision:

@@ -215,7 +215,7 @@ def _model(observed: Observed) -> Fact:
         also = f" The last training failed: {trouble.message}" if trouble is not None else ""
         return Fact(TRUE, Because.MODEL_ACTIVE, f"{revision.name} judges; it learnt from {learnt_from}.{also}")
     if trouble is not None:
-        if "pins" in trouble.message or "model_version" in trouble.message:
+        if trouble.reason == Because.NO_SUCH_REVISION:
             return Fact(FALSE, Because.NO_SUCH_REVISION, trouble.message)
         if trouble.reason != "NotEnoughHistory":
             return Fact(FALSE, Because.TRAINING_FAILED, trouble.message)

@@ -6,7 +6,7 @@ Both doors lead here, the command line's and the operator's. The engine reads th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,10 +15,9 @@ from sqlalchemy import Connection, Table, and_, delete, or_, select, update
 from foreshock.core.verdicts import Subject
 from foreshock.store import rows, schema
 from foreshock.store.database import Database
-from foreshock.store.records import Feedback, Incident, ModelRecord, Notice
+from foreshock.store.records import Feedback, Incident, ModelChange, ModelRecord, Notice
 
 MODELS, VERDICT = "models", "verdict"  # what a notice is about
-ModelChange = Callable[[tuple[ModelRecord, ...]], Iterable[ModelRecord]]
 
 
 class ByHand:
@@ -40,7 +39,7 @@ class ByHand:
         version: str,
         change: ModelChange,
         *,
-        forget: Callable[[tuple[ModelRecord, ...]], Iterable[ModelRecord]] = lambda _: (),
+        forget: ModelChange = lambda _: (),
         noticed_s: float | None = None,
         epoch: int | None = None,
     ) -> tuple[ModelRecord, ...]:

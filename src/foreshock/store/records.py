@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -93,6 +93,10 @@ class ModelRecord:
     def name(self) -> str:
         """`v2.1.0-r3`, as users see it."""
         return f"{self.version}-r{self.revision}"
+
+
+ModelChange = Callable[[tuple[ModelRecord, ...]], Iterable[ModelRecord]]
+"""From the records of a line, newest first, to some of them: those that change, or those to forget."""
 
 
 @dataclass(frozen=True, slots=True)
