@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 
 from foreshock.app.logs import configure_logs
+from foreshock.app.manifest_files import ManifestFiles
 from foreshock.app.metrics import Metrics
 from foreshock.app.runner import Runner
 from foreshock.app.settings import Overrides, load_settings
 from foreshock.app.web import serve
 from foreshock.cli.output import print_error
 from foreshock.core.errors import InvalidManifest
-from foreshock.manifests.files import load_each
 
 NAME = "run"
 
@@ -38,30 +38,27 @@ def command(
     """Judge every detector at its interval, learn, and alert; state survives restarts.
 
     Events go to the sinks of the settings, one a line to stdout where there are none; logs go to stderr. Manifests that
-    are wrong are reported, and the others run.
+    are wrong are reported, and the others run. Files may be changed, added and removed meanwhile: a detector that is no
+    longer written anywhere ends, and one in a file that is wrong goes on as it was.
 
     For example:
 
         foreshock run examples/ --prometheus http://127.0.0.1:9090
     """
     settings = load_settings(config, os.environ, Overrides(prometheus, database, artifacts, listen))
-    loaded = load_each(paths)
-    sound = []
-    for problem in loaded.problems:
-        print_error(str(problem))
-    for manifest in loaded.manifests:
-        objections = tuple(settings.objections(manifest.detector))
-        for objection in objections:
-            print_error(f"{manifest.file}: {objection.path}: {objection.sentence}")
-        if not objections:
-            sound.append(manifest.detector)
-    if not sound:
+    files = ManifestFiles(paths, settings)
+    reading = files.read()
+    if not reading.detectors:
         raise (
-            InvalidManifest(loaded.problems) if loaded.problems else typer.BadParameter("There is no detector to run.")
+            InvalidManifest(reading.problems)
+            if reading.problems
+            else typer.BadParameter("There is no detector to run.")
         )
+    for problem in reading.problems:
+        print_error(str(problem))
     configure_logs()
     metrics = Metrics()
-    runner = Runner(settings, sound, metrics=metrics)
+    runner = Runner(settings, reading.detectors, metrics=metrics, files=files)
     asyncio.run(_until_stopped(runner, metrics, settings.listen_address))
     return 0
 

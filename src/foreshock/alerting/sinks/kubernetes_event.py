@@ -16,6 +16,7 @@ class KubernetesEventSettings(BaseSinkSettings):
     """`{name: events, type: kubernetes_event}`: the API server is the one that the operator watches."""
 
     type: Literal["kubernetes_event"] = "kubernetes_event"
+    during_maintenance: bool = True  # it pages nobody
 
 
 class EventApi(Protocol):
