@@ -26,7 +26,8 @@ from tests.app.operators import install_definitions
 from tests.servers.kubernetes import ControlPlane, new_namespace, serving
 from tests.servers.operators import LocalOperator, start_operator
 
-from foreshock.operator.api import ApiServer, load_kubeconfig
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 from foreshock.operator.resources import DETECTORS
 from foreshock.prometheus.local_server import LocalPrometheus, backfill, running
 

@@ -19,7 +19,8 @@ from tests.servers.processes import ServerError
 from foreshock.app.metrics import Metrics
 from foreshock.app.operator import Operator
 from foreshock.app.settings import Settings
-from foreshock.operator.api import ApiServer, load_kubeconfig
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 from foreshock.operator.lease import TIMING, Timing
 from foreshock.operator.watch import Kind
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
-import httpx2
 import pytest
 from tests.servers.kubernetes import ControlPlane, NewKubernetes
 
-from foreshock.core.errors import InvalidSettings, KubernetesRefused, KubernetesUnavailable
-from foreshock.operator.api import READ_TOKEN_EVERY_S, ApiServer, TokenFile, load_kubeconfig
+from foreshock.core.errors import KubernetesRefused, KubernetesUnavailable
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 
 WHO_AM_I = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
@@ -31,57 +30,6 @@ def with_token_file(plane: ControlPlane, folder: Path, token: str) -> tuple[Path
 async def name_of(api: ApiServer) -> str:
     answer = await api.request("POST", WHO_AM_I, REVIEW)
     return str(answer["status"]["userInfo"]["username"])
-
-
-async def test_a_rotated_token_is_used_with_the_next_request(
-    kubernetes: ControlPlane, namespace: str, tmp_path: Path
-) -> None:
-    """Row 29: the connection stays, the token file changes, and the API server sees the new one at once."""
-    first, second = (kubernetes.token(namespace, name, ttl_s=600) for name in ("first", "second"))
-    kubeconfig, file = with_token_file(kubernetes, tmp_path, first)
-    async with ApiServer(load_kubeconfig(kubeconfig)) as api:
-        assert await name_of(api) == f"system:serviceaccount:{namespace}:first"
-        fresh = tmp_path / "fresh"
-        fresh.write_text(second)
-        fresh.rename(file)  # as the kubelet does
-        assert await name_of(api) == f"system:serviceaccount:{namespace}:second"
-
-
-async def test_a_token_that_is_no_longer_valid_may_be_well_again(
-    kubernetes: ControlPlane, namespace: str, tmp_path: Path
-) -> None:
-    """Row 29: 401 is an outage and no end: the request works as soon as the file holds a valid token."""
-    kubeconfig, file = with_token_file(kubernetes, tmp_path, kubernetes.token(namespace, "robot"))
-    async with ApiServer(load_kubeconfig(kubeconfig)) as api:
-        file.write_text("revoked")
-        with pytest.raises(KubernetesUnavailable, match="answered 401") as caught:
-            await name_of(api)
-        assert caught.value.retryable
-        file.write_text(kubernetes.token(namespace, "robot") + "\n")
-        assert await name_of(api) == f"system:serviceaccount:{namespace}:robot"
-        file.unlink()
-        with pytest.raises(KubernetesUnavailable, match="mount the service account's token"):
-            await name_of(api)
-
-
-def test_a_token_is_read_once_a_minute_whatever_the_file_says_of_itself(tmp_path: Path) -> None:
-    """A file system that shows no change of a mounted secret delays a rotation by a minute, and no more."""
-    file, now_s = tmp_path / "token", 1000.0
-    file.write_text("first")
-    stamp = file.stat()
-    auth = TokenFile(file, monotonic_s=lambda: now_s)
-
-    def sent() -> str:
-        request = next(auth.auth_flow(httpx2.Request("GET", "https://127.0.0.1/")))
-        return request.headers["Authorization"]
-
-    assert sent() == "Bearer first"
-    file.write_text("other")
-    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    now_s += READ_TOKEN_EVERY_S - 1
-    assert sent() == "Bearer first"
-    now_s += 1
-    assert sent() == "Bearer other"
 
 
 async def test_what_a_role_does_not_allow_is_refused_for_good(
@@ -139,15 +87,3 @@ async def test_a_server_without_room_is_unavailable(new_kubernetes: NewKubernete
         assert seen
         assert "answered 429" in str(seen[0])
         assert seen[0].retry_after_s == 1.0
-
-
-@pytest.mark.parametrize(
-    "text", [None, "", "{}", "[]", "clusters: [", "kind: Config", "clusters: 3\nusers: 4\ncontexts: 5"]
-)
-def test_a_kubeconfig_that_cannot_be_used_is_one_problem(tmp_path: Path, text: str | None) -> None:
-    """It says which option to use, and never a traceback."""
-    file = tmp_path / "kubeconfig"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(InvalidSettings, match="There is no usable kubeconfig"):
-        load_kubeconfig(file)

@@ -11,7 +11,8 @@ import pytest
 from tests.app.hurried import HurriedClock, until
 from tests.servers.kubernetes import ControlPlane
 
-from foreshock.operator.api import ApiServer, load_kubeconfig
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 from foreshock.operator.events import BURST, REFILL_S, Events
 from foreshock.operator.reconcile import Said
 from foreshock.operator.resources import EVENTS, Seen, seen

@@ -11,7 +11,8 @@ from tests.servers.kubernetes import ControlPlane
 
 from foreshock.app.clock import SystemClock
 from foreshock.core.errors import LeaseLost
-from foreshock.operator.api import ApiServer, load_kubeconfig
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 from foreshock.operator.lease import Lease, Timing
 
 FAST = Timing(duration_s=3.0, renew_deadline_s=2.0, retry_s=0.3)  # a fifth of the real ones

@@ -15,7 +15,8 @@ from tests.servers.kubernetes import ControlPlane, new_namespace, serving
 
 from foreshock.app.clock import SystemClock
 from foreshock.core.errors import ForeshockError
-from foreshock.operator.api import ApiServer, load_kubeconfig
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 from foreshock.operator.watch import Heard, Key, Kind, Reflector
 
 CONFIG_MAPS = Kind("ConfigMap", "/api/v1", "configmaps")

@@ -16,7 +16,8 @@ from foreshock.app.metrics import Metrics
 from foreshock.app.operator import Operator
 from foreshock.app.settings import Overrides, Settings, load_settings
 from foreshock.app.web import serve
-from foreshock.operator.api import ApiServer, load_kubeconfig
+from foreshock.operator.api import ApiServer
+from foreshock.operator.connection import load_kubeconfig
 
 NAME = "operator"
 

@@ -1,123 +1,45 @@
 """Requests to the API server: plain JSON over lightkube's connection, every failure one of ours, nothing unbounded.
 
-lightkube reads the kubeconfig, the certificates and the in-cluster folder; its typed objects are left out, since ten
-thousand of them are what an operator's memory is made of.
+lightkube reads the kubeconfig (`connection.py`); its typed objects are left out, since ten thousand of them are what an
+operator's memory is made of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import ssl
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any, Self
 
 import httpx2
-import yaml
-from lightkube import KubeConfig
-from lightkube.config.client_adapter import user_auth, verify_cluster
 from lightkube.config.kubeconfig import SingleConfig
-from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
-from foreshock.core.errors import InvalidSettings, KubernetesRefused, KubernetesUnavailable, Problem
+from foreshock.core.errors import KubernetesRefused, KubernetesUnavailable
+from foreshock.operator.connection import Connection
 
 MERGE_PATCH = "application/merge-patch+json"
-MAX_CONNECTIONS = 32
 MAX_BODY_BYTES = 64 * 1024 * 1024
 TIMEOUT_S = 10.0
 SILENCE_S = 90.0  # of a watch: bookmarks come every minute, so that longer silence is a dead connection
-READ_TOKEN_EVERY_S = 60.0
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _WORDS = 512  # of a refusal that are quoted
-
-
-def load_kubeconfig(path: Path | None) -> SingleConfig:
-    """The administrator's kubeconfig where one is named; else the pod's own account, KUBECONFIG, or ~/.kube/config.
-
-    Raises:
-        InvalidSettings: there is none, or it cannot be read.
-
-    """
-    try:
-        config = KubeConfig.from_env() if path is None else KubeConfig.from_file(path)
-        single = config.get()
-    except OSError as error:
-        raise _no_kubeconfig(path, error.strerror or str(error)) from error
-    # lightkube checks nothing of what it reads: whatever is not a kubeconfig fails in its own way
-    except (ConfigError, yaml.YAMLError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise _no_kubeconfig(path, " ".join(str(error).split())[:200]) from error
-    if single is None:
-        raise _no_kubeconfig(path, "it names no context")
-    return single
-
-
-def _no_kubeconfig(path: Path | None, why: str) -> InvalidSettings:
-    message = f"There is no usable kubeconfig ({why}); pass --kubeconfig FILE, or run in a pod with a service account."
-    return InvalidSettings((Problem(str(path or ""), "--kubeconfig", message),))
-
-
-class TokenFile(httpx2.Auth):
-    """A bearer token that is read again when its file changed, once a minute, and when the server refused it."""
-
-    def __init__(self, path: Path, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._monotonic_s = path, monotonic_s
-        self._token, self._stamp, self._read_at_s = "", (0, 0), float("-inf")
-
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self._fresh()}"
-        response = yield request
-        if response.status_code == 401:
-            self._read_at_s = float("-inf")
-            request.headers["Authorization"] = f"Bearer {self._fresh()}"
-            yield request
-
-    def _fresh(self) -> str:
-        try:
-            stat = self._path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino)
-            now_s = self._monotonic_s()
-            if stamp != self._stamp or now_s - self._read_at_s >= READ_TOKEN_EVERY_S:
-                self._token, self._stamp, self._read_at_s = self._path.read_text().strip(), stamp, now_s
-        except OSError as error:
-            raise KubernetesUnavailable(
-                f"The token file {self._path} cannot be read ({error.strerror}); mount the service account's token."
-            ) from error
-        return self._token
 
 
 class ApiServer:
     """At most 32 connections, none without a limit in time and size; use it as a context manager."""
 
     def __init__(self, config: SingleConfig, *, timeout_s: float = TIMEOUT_S, silence_s: float = SILENCE_S) -> None:
-        user = config.user or User()
-        try:
-            tls = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
-            auth = TokenFile(Path(user.token_file)) if user.token_file else user_auth(user)
-        except (OSError, ssl.SSLError, ConfigError) as error:
-            raise _no_kubeconfig(config.fname, str(error)) from error
-        self._url = config.cluster.server.rstrip("/")
+        self._connection = Connection(config)
         self.namespace = config.namespace
         self._timeout = httpx2.Timeout(timeout_s)
         self._silence = httpx2.Timeout(timeout_s, read=silence_s)
-        self._client = httpx2.AsyncClient(
-            auth=auth,
-            timeout=self._timeout,
-            trust_env=False,
-            follow_redirects=False,
-            headers={"User-Agent": "foreshock"},
-            transport=httpx2.AsyncHTTPTransport(
-                verify=tls, trust_env=False, limits=httpx2.Limits(max_connections=MAX_CONNECTIONS)
-            ),
-        )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._connection.close()
 
     async def request(
         self,
@@ -138,15 +60,22 @@ class ApiServer:
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {"Content-Type": MERGE_PATCH if method == "PATCH" else "application/json"} if content else {}
         timeout = self._timeout if timeout_s is None else httpx2.Timeout(timeout_s)
-        request = self._client.build_request(
-            method, self._url + path, content=content, headers=headers, params=dict(params or {}), timeout=timeout
-        )
-        with _mapped():
-            response = await self._client.send(request, stream=True)
-            try:
-                data = await _bounded(response)
-            finally:
-                await response.aclose()
+
+        async def exchange() -> tuple[httpx2.Response, bytes]:
+            async with self._connection.use() as (client, url):
+                request = client.build_request(
+                    method, url + path, content=content, headers=headers, params=dict(params or {}), timeout=timeout
+                )
+                with _mapped():
+                    response = await client.send(request, stream=True)
+                    try:
+                        return response, await _bounded(response)
+                    finally:
+                        await response.aclose()
+
+        response, data = await exchange()
+        if response.status_code == 401 and await self._connection.renew(refused=True):
+            response, data = await exchange()
         _raise_for_status(response, data)
         return _decoded(data)
 
@@ -158,15 +87,16 @@ class ApiServer:
             KubernetesUnavailable, KubernetesRefused: as `request`.
 
         """
-        request = self._client.build_request("GET", self._url + path, params=dict(params), timeout=self._silence)
-        with _mapped():
-            response = await self._client.send(request, stream=True)
-            try:
-                if response.status_code >= 400:
-                    _raise_for_status(response, await _bounded(response))
-                yield response.aiter_lines()
-            finally:
-                await response.aclose()
+        async with self._connection.use() as (client, url):
+            request = client.build_request("GET", url + path, params=dict(params), timeout=self._silence)
+            with _mapped():
+                response = await client.send(request, stream=True)
+                try:
+                    if response.status_code >= 400:
+                        _raise_for_status(response, await _bounded(response))
+                    yield response.aiter_lines()
+                finally:
+                    await response.aclose()
 
 
 async def _bounded(response: httpx2.Response) -> bytes:
@@ -219,5 +149,7 @@ def _mapped() -> Iterator[None]:
         yield
     except httpx2.TimeoutException as error:
         raise KubernetesUnavailable("The API server did not answer in time.") from error
+    except ConfigError as error:  # the command of the kubeconfig that gets a token
+        raise KubernetesUnavailable(f"The kubeconfig gives no login ({error}); try its command by hand.") from error
     except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
         raise KubernetesUnavailable(f"The API server cannot be reached ({type(error).__name__}).") from error
