@@ -68,6 +68,7 @@ incidents = Table(
     Column("evidence", _Json),
     Column("feedback", _Json),  # what somebody says that it was
     Index("incidents_started", "started_at_s"),
+    Index("incidents_status", "status"),
     Index("incidents_detector", "namespace", "name", "started_at_s"),
 )
 
@@ -87,6 +88,7 @@ outbox = Table(
     Column("settled_s", Double),
     Column("message", Text),
     Index("outbox_status", "status", "sink", "next_attempt_s"),
+    Index("outbox_settled", "sink", "status", "settled_s"),
     Index("outbox_incident", "incident_id", "sink", "status", "sequence"),
 )
 
