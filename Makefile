@@ -46,8 +46,10 @@ unit: ## the tests alone; ARGS='tests/manifests -k cron' picks some
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: ## performance beside the plain pipeline and the peers, on a real Prometheus
-	@$(SETUP)/debian prometheus:prometheus c++:g++ file=/usr/include/python3.11/Python.h:libpython3.11-dev
+	@$(SETUP)/debian prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager java:default-jre-headless \
+	  mvn:maven c++:g++ file=/usr/include/python3.11/Python.h:libpython3.11-dev
 	@$(SETUP)/python bench
+	@tools/kafka/fetch >/dev/null
 	@$(BIN)/python -m bench.main
 	@echo "How well it detects, beside the peers, is measured by: make quality DATA=folder"
 

@@ -29,7 +29,7 @@ from bench.fleet import (
     training_frame,
     write_history,
 )
-from bench.forest import Row
+from bench.row import Row
 
 from foreshock.app.changes import Cohorts, watch_of
 from foreshock.detectors.model import Model, dump

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pandas as pd
-from bench.forest import Row
+from bench.row import Row
 from sklearn.ensemble import IsolationForest
 
 from foreshock.app.changes import Cohorts, watch_of

@@ -14,12 +14,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import isotree
 import numpy as np
+from bench.row import Row
 from sklearn.ensemble import IsolationForest
 
 from foreshock.detectors import forest as own
@@ -28,19 +28,6 @@ N_TIMES, WINDOW, N_FEATURES = 10_080, 60, 12
 N_TREES, SAMPLE_SIZE = 100, 256
 OWN_MODELS, ISOTREE_MODELS, SKLEARN_MODELS = 1_000, 200, 50
 REPEATS = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measured figure: `ratio` says how many times `ratio_to` (a peer) takes of what we take."""
-
-    name: str
-    value: float
-    unit: str
-    ratio_to: str | None = None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 def training_rows() -> np.ndarray:

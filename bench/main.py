@@ -1,5 +1,5 @@
 """Print every figure of the benchmark in one table: a fleet beside the plain pipeline and through an
-extractor, the forest beside its peers.
+extractor, the way of an alert, the forest beside its peers.
 
 python -m bench.main
 """
@@ -11,15 +11,15 @@ import platform
 import subprocess
 from importlib.metadata import version
 
-from bench.forest import Row
+from bench.row import Row
 
-from bench import extractor, fleet, forest
+from bench import delivery, extractor, fleet, forest
 
 LIBRARIES = ("numpy", "numba", "aiohttp", "pandas", "scikit-learn", "isotree")
 
 
 def main() -> None:
-    """Run all parts, one after the other; takes three minutes on an idle machine."""
+    """Run all parts, one after the other; takes seven minutes on an idle machine."""
     print("python -m bench.main")
     print(f"Python {platform.python_version()}, {_prometheus_version()} on GOMAXPROCS=1, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in LIBRARIES))
@@ -30,6 +30,8 @@ def main() -> None:
         f"The same through an extractor, {extractor.DETECTORS:,} detectors with a model each, {extractor.ROUNDS} cycles"
     )
     _print(extractor.run())
+    print(f"How late an alert is, {delivery.DETECTORS * delivery.GROUPS} alerts with an interval of a minute")
+    _print(delivery.run())
     print(f"The packed forest and its peers, {forest.N_TREES} trees of {forest.SAMPLE_SIZE}")
     _print(forest.run())
 

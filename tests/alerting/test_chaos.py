@@ -8,17 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.servers.binaries import require
 
 KILLS = 12
 
 
-@pytest.mark.usefixtures("kafka", "alertmanager")  # they skip where a server is missing, and fail in CI
 def test_every_alert_arrives_whatever_dies() -> None:
     """Broker down for a scaled hour, Alertmanager killed, webhook answering 500, we killed a dozen times.
 
     FORESHOCK_TEST_SEED gives a seed back; `python -m tests.alerting.chaos` runs it with more.
     """
+    require("java", package="default-jre-headless")
+    require("prometheus-alertmanager", package="prometheus-alertmanager")
     seed = os.environ.get("FORESHOCK_TEST_SEED", str(random.SystemRandom().randrange(10**6)))
     run = subprocess.run(
         [sys.executable, "-m", "tests.alerting.chaos", "--kills", str(KILLS), "--seed", seed],

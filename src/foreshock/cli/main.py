@@ -12,7 +12,7 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, crd, demo, extractor, maintenance, models, operator, run, version
+from foreshock.cli import backtest, check, crd, demo, extractor, maintenance, models, operator, run, schema, version
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
@@ -25,6 +25,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     check,
     maintenance,
     crd,
+    schema,
     demo,
     version,
 )  # each has a NAME and a `command`, or a `build` of several, in the order of the help
