@@ -136,8 +136,8 @@ class Chaos:
                 self.kafka.restart()
             if number == kills // 2:
                 self.gate.webhook_status = 200
-        if not self.alertmanager.server.is_running:
-            self.alertmanager.restart()
+        self.alertmanager.kill()  # whatever stands now, only a re-send can bring back
+        self.alertmanager.restart()
         last = processes.Process(target=live, args=(self.orders, committed))
         last.start()
         drained_s = time.monotonic()

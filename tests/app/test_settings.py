@@ -79,6 +79,16 @@ listen: '[::1]:0'
     assert settings.listen_address == ("::1", 0)
 
 
+def test_a_sink_is_told_of_its_severities_only(tmp_path: Path) -> None:
+    """The pager of critical alerts, the channel of all of them."""
+    sinks = "sinks: [{name: pager, type: log, severities: [critical]}, {name: channel, type: log}]"
+    file = tmp_path / "foreshock.yaml"
+    file.write_text(f"datasources: [{{url: 'http://127.0.0.1:9090'}}]\n{sinks}\ndefault_sinks: [pager, channel]\n")
+    settings = load_settings(file, {})
+    for severity, told in (("critical", ["pager", "channel"]), ("warning", ["channel"]), ("info", ["channel"])):
+        assert [sink.name for sink in settings.sinks_for(None, severity)] == told
+
+
 def test_variables_are_replaced_in_any_value_and_never_twice(tmp_path: Path) -> None:
     """`${NAME}` is the variable, `$${NAME}` the text; what a variable holds is not looked at again."""
     text = "datasources: [{url: 'http://${HOST}:9090'}]\ncluster: '$${HOST}-${OTHER}'\n"

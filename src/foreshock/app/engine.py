@@ -129,7 +129,7 @@ class Engine:
     def remove(self, detector: AnomalyDetector) -> None:
         """Judge this detector no more: its open incidents expire, its state goes, its artifacts after a day."""
         subject = detector.subject
-        sinks = tuple(sink.name for sink in self._settings.sinks_for(detector.spec.sinks))
+        sinks = tuple(sink.name for sink in self._settings.sinks_for(detector.spec.sinks, detector.spec.alert_severity))
         self._leave(
             Farewell(
                 subject.namespace, subject.name, EndReason.DETECTOR_DELETED, detector.spec.target_service, sinks,

@@ -29,6 +29,7 @@ from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.settings import Datasource
 from foreshock.store.by_hand import MODELS
 
+_WEEK_S = 604_800
 _RESYNC_S = 3_600  # how often a ring is read anew, for samples that came late
 _STORE_PAUSE_S = 5.0
 _GATHER_CHANGES_S = 0.25  # those that arrive together are applied together: each set of detectors is planned once
@@ -209,8 +210,10 @@ class Lane:
             self.parts.changed(subject)
         self._gatherer.forget()
         self._cohorts.forget_empty()
-        n_watches = sum(len(lane.watches) for lane in self.siblings or [self])
-        self.parts.metrics.show(telemetry.DETECTORS, n_watches, self.source.name)
+        watches = [watch for lane in self.siblings or [self] for watch in lane.watches.values()]
+        self.parts.metrics.show(telemetry.DETECTORS, len(watches), self.source.name)
+        expected = sum(watch.spec.false_alarm_budget.per_s for watch in watches) * _WEEK_S
+        self.parts.metrics.show(telemetry.EXPECTED_FALSE, expected, self.source.name)
         await self._end(farewells)
 
     async def _heed(self) -> None:
@@ -233,7 +236,9 @@ class Lane:
     async def _put(self, detector: AnomalyDetector, known: list[Subject]) -> list[Farewell]:
         subject, pins = detector.subject, False
         old = self.watches.get(subject)
-        sinks = tuple(sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks))
+        sinks = tuple(
+            sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks, detector.spec.alert_severity)
+        )
         if old is None:
             new = watch_of(detector, self.source, self._cohorts, sinks)
             self.learning.take_up(subject)
@@ -258,7 +263,9 @@ class Lane:
     def _farewell(
         self, detector: AnomalyDetector, reason: EndReason, *, keep: tuple[str, ...] | None = None
     ) -> Farewell:
-        sinks = tuple(sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks))
+        sinks = tuple(
+            sink.name for sink in self.parts.settings.sinks_for(detector.spec.sinks, detector.spec.alert_severity)
+        )
         subject = detector.subject
         return Farewell(subject.namespace, subject.name, reason, detector.spec.target_service, sinks, keep=keep)
 

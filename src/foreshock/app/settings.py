@@ -159,15 +159,16 @@ class Settings(BaseModel):
             return self.datasources[0]
         return by_name[DEFAULT if name is None else name]
 
-    def sinks_for(self, names: tuple[str, ...] | None) -> tuple[SinkSettings, ...]:
-        """The sinks of those names in their order, once each; for None the default ones.
+    def sinks_for(self, names: tuple[str, ...] | None, severity: str | None = None) -> tuple[SinkSettings, ...]:
+        """The sinks of those names that are told of this severity, in their order; for None the default ones.
 
         Raises:
             KeyError: no such sink is configured.
 
         """
         wanted = self.default_sinks if names is None else names
-        return tuple(self.sinks_by_name[name] for name in dict.fromkeys(wanted))
+        named = (self.sinks_by_name[name] for name in dict.fromkeys(wanted))
+        return tuple(sink for sink in named if severity is None or severity in sink.severities)
 
     @property
     def sinks_by_name(self) -> dict[str, SinkSettings]:

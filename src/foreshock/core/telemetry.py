@@ -49,6 +49,10 @@ SCORE: Final = Metric(
 )
 DETECTORS: Final = Metric("foreshock_detectors", "gauge", "Detectors that are judged.", ("datasource",))
 TRAININGS_RUNNING: Final = Metric("foreshock_trainings_running", "gauge", "Trainings that go on right now.")
+EXPECTED_FALSE: Final = Metric(
+    "foreshock_expected_false_incidents_per_week", "gauge",
+    "What all detectors of a datasource may raise wrongly in a week by their budgets, summed.", ("datasource",),
+)  # fmt: skip
 TRAINING_SECONDS: Final = Metric("foreshock_training_seconds", "histogram", "Duration of a training.")
 MODEL_LOAD_FAILURES: Final = Metric(
     "foreshock_model_load_failures_total", "counter", "Models that could not be restored, by reason.", ("reason",)
@@ -91,7 +95,7 @@ EXTRACTOR_UP: Final = Metric(
 
 METRICS: Final = (
     CYCLES, CYCLES_MISSED, CYCLE_SECONDS, CYCLE_LAG, QUERY_SECONDS, QUERY_ERRORS, THROTTLE_ASKED, THROTTLE_PASSED,
-    SCORE, DETECTORS, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES, SINK_ERRORS,
+    SCORE, DETECTORS, EXPECTED_FALSE, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES, SINK_ERRORS,
     OUTBOX_PENDING, OUTBOX_OLDEST, STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS, WATCH_OBJECTS,
     WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,10 @@ class BaseSinkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: SinkName
+    severities: frozenset[Literal["critical", "warning", "info"]] = Field(
+        default=frozenset({"critical", "warning", "info"}), min_length=1,
+        description="Of the alerts of which severities it is told; all where it is not set.",
+    )  # fmt: skip
     during_maintenance: bool = Field(
         default=False,
         description="Told at once of an incident that begins in a maintenance; the others when it outlasts it.",
