@@ -114,7 +114,7 @@ def test_one_alert_through_sigkill_and_a_restart(shop: Callable[[], LocalPrometh
     again = shop()
     second = _Run(folder, again.url)
     try:
-        _wait_for(lambda: "is active again" in (folder / "log.jsonl").read_text(), folder)
+        _wait_for(lambda: "v1-r1 judges" in (folder / "log.jsonl").read_text(), folder)
         log_length = len((folder / "log.jsonl").read_text())
         again.stop()  # an outage: "no data" must not resolve anything
         _wait_for(lambda: "PrometheusUnavailable" in _said_since(folder, log_length), folder, 150)
