@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from foreshock.alerting import bundle
 from foreshock.alerting.event import (
     MAX_CONTRIBUTIONS,
     MAX_FEATURES,
@@ -104,6 +105,32 @@ def test_labels_do_not_change_between_firing_and_resolved() -> None:
     }
 
 
+def _largest_bundle() -> bundle.Bundle:
+    """As much as the schema admits, four bytes a character."""
+    names = [f"{i:03}" + "\U0001f600" * 253 for i in range(100)]
+    features = [f"{i:03}" + "\U0001f600" * 125 for i in range(bundle.MAX_FEATURES)]
+    packed = "A" * bundle.MAX_PACKED_CHARS
+    return bundle.Bundle(
+        units=dict.fromkeys(names[: bundle.MAX_METRICS], "s"),
+        data_availability=dict.fromkeys(names[: bundle.MAX_METRICS], 0.1),
+        expected=dict.fromkeys(features, -1.2345678901234567e-300),
+        feature_contributions=[
+            bundle.FeatureShare(feature=each, share=0.1) for each in features[: bundle.MAX_FEATURE_SHARES]
+        ],
+        broken_pairs=[bundle.BrokenPair(metric=names[0], other=names[1], before=0.9, now=0.1)] * bundle.MAX_PAIRS,
+        training=bundle.TrainingFacts(rows_used=1, rows_excluded=dict.fromkeys(names[: bundle.MAX_REASONS], 1)),
+        calibration=bundle.CalibrationFacts(
+            false_alarm_budget=names[0],
+            tail=names[0],
+            channels=[bundle.ChannelFacts(channel=names[0], score=1, middle=0, threshold=1)] * bundle.MAX_CHANNELS,
+        ),
+        links=dict.fromkeys(names[:4], "😀" * 2048),
+        replay=bundle.ReplayFacts(
+            end_s=0, step_s=60, window_s=3600, samples=packed, vector=packed, gaps="", rules=packed
+        ),
+    )
+
+
 def test_the_largest_event_stays_below_a_megabyte_and_is_valid() -> None:
     """Whatever a user or a cluster puts into it, the event fits Kafka's default limit and its own schema."""
     nasty = "\U0001f600" * 20_000 + "\ud800"
@@ -117,6 +144,7 @@ def test_the_largest_event_stays_below_a_megabyte_and_is_valid() -> None:
         relations=(nasty,) * 500,
         changes=(nasty,) * 500,
         neighbours=(nasty,) * 500,
+        bundle=_largest_bundle(),
     )
     event = cloud_event(firing, evidence, cluster=nasty[:100], service=nasty, external_labels={"a": nasty})
     body = json.dumps(event, ensure_ascii=False, allow_nan=False).encode()

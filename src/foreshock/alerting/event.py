@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from foreshock.alerting.bundle import MAX_FEATURES, Bundle, FeatureName
+from foreshock.alerting.bundle import Part as _Part
 from foreshock.alerting.state import Kind, Transition
 from foreshock.core.clock import rfc3339
 from foreshock.core.verdicts import Contribution
@@ -17,7 +19,6 @@ from foreshock.core.verdicts import Contribution
 EVENT_TYPE: Final = "com.devopsroles.anomaly.v1"
 # With four bytes a character the largest event stays below 1 MB, the default limit of a Kafka message.
 MAX_CONTRIBUTIONS = 20
-MAX_FEATURES = 200
 MAX_QUERIES = 20
 MAX_SENTENCES = 20
 MAX_LABELS = 32
@@ -26,6 +27,8 @@ MAX_LABEL_CHARS = 512
 MAX_SENTENCE_CHARS = 512
 MAX_SUMMARY_CHARS = 1_024
 MAX_QUERY_CHARS = 4_096
+MAX_QUERIES_CHARS = 32_768  # of all queries together
+MAX_FEATURE_CHARS = 128
 _RESERVED_LABELS = ("alertname", "namespace", "detector", "service", "severity")
 
 
@@ -64,10 +67,7 @@ class Evidence:
     relations: tuple[str, ...] = ()  # broken pairs: "latency no longer follows queue depth"
     changes: tuple[str, ...] = ()  # what changed in the cluster
     neighbours: tuple[str, ...] = ()  # detectors that are anomalous at the same time
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    bundle: Bundle | None = None  # None where nobody judged: a detector that was deleted
 
 
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
@@ -149,13 +149,16 @@ class AnomalyData(_Part):
         description="The reason of the maintenance in which the incident began."
     )
     summary: str = Field(max_length=MAX_SUMMARY_CHARS)
-    features: dict[Name, float | None] = Field(max_length=MAX_FEATURES, description="`metric.statistic` to value.")
+    features: dict[FeatureName, float | None] = Field(
+        max_length=MAX_FEATURES, description="`metric.statistic` to value."
+    )
     model: ModelPart | None
     training_window: SpanPart | None
     queries: list[QueryPart] = Field(max_length=MAX_QUERIES)
     relations: Sentences
     changes: Sentences
     neighbours: Sentences
+    evidence: Bundle | None = Field(default=None, description="What the judgement rested on; `foreshock explain`.")
 
 
 class AnomalyEvent(_Part):
@@ -220,10 +223,11 @@ def cloud_event(
             features=_features(evidence.features),
             model=_model(evidence.model),
             training_window=_span(evidence.training_window),
-            queries=[_query(query) for query in evidence.queries[:MAX_QUERIES]],
+            queries=_queries(evidence.queries[:MAX_QUERIES]),
             relations=_sentences(evidence.relations),
             changes=_sentences(evidence.changes),
             neighbours=_sentences(evidence.neighbours),
+            evidence=evidence.bundle,
         ),
     ).model_dump(mode="json")
 
@@ -263,7 +267,7 @@ def _contributions(contributions: Iterable[Contribution]) -> list[ContributionPa
 def _features(features: Mapping[str, float | None]) -> dict[str, float | None]:
     first = list(features.items())[:MAX_FEATURES]
     return {
-        _cut(name, MAX_NAME_CHARS): float(value) if value is not None and math.isfinite(value) else None
+        _cut(name, MAX_FEATURE_CHARS): float(value) if value is not None and math.isfinite(value) else None
         for name, value in first
     }
 
@@ -279,10 +283,15 @@ def _span(window: tuple[float, float] | None) -> SpanPart | None:
     return None if window is None else SpanPart(start=rfc3339(window[0]), end=rfc3339(window[1]))
 
 
-def _query(query: RangeQuery) -> QueryPart:
+def _queries(queries: Sequence[RangeQuery]) -> list[QueryPart]:
+    most = min(MAX_QUERY_CHARS, MAX_QUERIES_CHARS // max(1, len(queries)))
+    return [_query(query, most) for query in queries]
+
+
+def _query(query: RangeQuery, most_chars: int) -> QueryPart:
     return QueryPart(
         metric=_cut(query.metric, MAX_NAME_CHARS),
-        query=_cut(query.query, MAX_QUERY_CHARS),
+        query=_cut(query.query, most_chars),
         start=rfc3339(query.start_s),
         end=rfc3339(query.end_s),
         step=query.step_s,

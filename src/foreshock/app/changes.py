@@ -74,7 +74,9 @@ def watch_of(detector: AnomalyDetector, source: Datasource, cohorts: Cohorts, si
     cohort = cohorts.by_shape.get(key)
     if cohort is None:
         cohort = cohorts.by_shape[key] = Cohort(schema)
-    return Watch(detector, schema, cohorts.rules(spec), rhythm, cohort, sinks)
+    watch = Watch(detector, schema, cohorts.rules(spec), rhythm, cohort, sinks)
+    watch.graph_url = source.external_url or source.url
+    return watch
 
 
 def successor(

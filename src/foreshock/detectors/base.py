@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,4 +62,13 @@ class Detector(Protocol):
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """The members of a stack that judge these rows, in their order."""
+        ...
+
+
+@runtime_checkable
+class Itemised(Protocol):
+    """A detector that can also say which statistics of a metric mattered."""
+
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
+        """What each statistic had to do with the score: (n, n_metrics, n_statistics), not negative, in no unit."""
         ...

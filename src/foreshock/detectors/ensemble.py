@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.detectors.base import FEW_METRICS, Arrays, Detector, Lesson
+from foreshock.detectors.base import FEW_METRICS, Arrays, Detector, Itemised, Lesson
 from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.isolation_forest import IsolationForest
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.together import Together
+from foreshock.features.schema import INDEX
 
 DETECTORS: tuple[type[Detector], ...] = (Level, Correlation, Together, IsolationForest)
 ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
@@ -72,13 +73,32 @@ class Ensemble:
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
         """Shares of the metrics in each score, (n, n_metrics); every row adds up to 1."""
-        scores = self.channel_scores(vectors, rules)
-        weights = (scores / np.maximum(scores.max(axis=0), 1e-12)) ** _BLEND
         total = np.zeros(vectors.shape[:2])
-        for weight, channel in zip(weights, self.channels, strict=True):
+        for weight, channel in zip(self._weights(vectors, rules), self.channels, strict=True):
             shares = channel.contributions(vectors, rules)
             total += weight[:, None] * shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
         return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12))
+
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
+        """Shares of every statistic in each score, (n, n_metrics, n_statistics): they add up to the metric's share.
+
+        Where a channel does not say which statistics mattered, the metric's recent deviation stands for all of them.
+        """
+        total = np.zeros(vectors.shape)
+        for weight, channel in zip(self._weights(vectors, rules), self.channels, strict=True):
+            each = channel.contributions(vectors, rules)
+            if isinstance(channel, Itemised):
+                items = channel.by_feature(vectors, rules)
+                items = items / np.maximum(items.sum(axis=-1, keepdims=True), 1e-12) * each[..., None]
+            else:
+                items = np.zeros(vectors.shape)
+                items[..., INDEX["deviation_recent"]] = each
+            total += (weight / np.maximum(each.sum(axis=1), 1e-12))[:, None, None] * items
+        return np.asarray(total / np.maximum(total.sum(axis=(1, 2), keepdims=True), 1e-12))
+
+    def _weights(self, vectors: Array, rules: Rules) -> Array:
+        scores = self.channel_scores(vectors, rules)
+        return np.asarray((scores / np.maximum(scores.max(axis=0), 1e-12)) ** _BLEND)
 
     def dump(self) -> Arrays:
         """All channels' arrays under `<channel>.<name>`, and the calibrations as (n_channels + 1, 2)."""

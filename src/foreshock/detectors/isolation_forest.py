@@ -55,12 +55,16 @@ class IsolationForest:
         return np.asarray(forest.score(_alone(self.trees), rows) + _REACH * outside)
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
+        return np.asarray(self.by_feature(vectors, rules).sum(axis=-1))
+
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
         rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
         credited = np.maximum(0.0, forest.credits(_alone(self.trees), rows))
         credited = credited / np.maximum(credited.sum(axis=1, keepdims=True), 1e-12)
         beyond = np.log1p(self._outside(rows))
-        by_feature = (credited + beyond).reshape(len(rows), vectors.shape[1], -1)
-        return np.asarray(by_feature.sum(axis=-1))
+        result = np.zeros(vectors.shape)
+        result[..., _chosen(with_raw=self.with_raw)] = (credited + beyond).reshape(len(rows), vectors.shape[1], -1)
+        return result
 
     def _outside(self, rows: Array) -> Array:
         """Distance outside the known range in units of its width, (n, n_features)."""
@@ -94,9 +98,12 @@ def _alone(trees: forest.Forest | forest.ForestBlock) -> forest.Forest:
     return trees
 
 
+def _chosen(*, with_raw: bool) -> list[int]:
+    return list(_RAW + _DEVIATIONS if with_raw else _DEVIATIONS)
+
+
 def _features(vectors: Array, *, with_raw: bool) -> Array:
-    chosen = list(_RAW + _DEVIATIONS if with_raw else _DEVIATIONS)
-    return np.asarray(vectors[..., chosen].reshape(len(vectors), -1))
+    return np.asarray(vectors[..., _chosen(with_raw=with_raw)].reshape(len(vectors), -1))
 
 
 def _filled(vectors: Array, rules: Rules, *, with_raw: bool, middle: Array) -> Array:

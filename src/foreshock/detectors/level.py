@@ -45,6 +45,11 @@ class Level:
     def contributions(self, vectors: Array, rules: Rules) -> Array:
         return np.asarray(self._excess(vectors, rules).max(axis=-1))
 
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
+        result = np.zeros(vectors.shape)
+        result[..., [INDEX[name] for name in (*SCALES, "deviation_standard_deviation")]] = self._excess(vectors, rules)
+        return result
+
     def _excess(self, vectors: Array, rules: Rules) -> Array:
         return np.where(_counted(vectors, rules), np.abs(self.tails.excess(_statistics(vectors))), 0.0)
 

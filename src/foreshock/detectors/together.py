@@ -47,14 +47,18 @@ class Together:
         return np.asarray(self._evidence(vectors, rules).sum(axis=0))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
+        return np.asarray(self.by_feature(vectors, rules).sum(axis=-1))
+
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
         evidence = self._evidence(vectors, rules)
-        shares = np.zeros(vectors.shape[:2])
+        shares = np.zeros(vectors.shape)
         parts = (
             np.maximum(0.0, self.sudden.credits(*_changes(vectors, rules))),
             _little(self.breadth.standardise(*_moves(vectors, rules))),
         )
-        for weight, part in zip(evidence, parts, strict=True):
-            shares += (weight / np.maximum(part.sum(axis=-1), 1e-12))[:, None] * part
+        places = (INDEX["deviation_change"], INDEX["deviation_recent"])
+        for place, weight, part in zip(places, evidence, parts, strict=True):
+            shares[..., place] = (weight / np.maximum(part.sum(axis=-1), 1e-12))[:, None] * part
         return shares
 
     def _evidence(self, vectors: Array, rules: Rules) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ class Revision:
     trained_from_s: int
     trained_to_s: int
     provisional: bool = False  # it has not seen the whole warm-up: it judges and never pages
+    rows_used: int | None = None
+    rows_excluded: Mapping[str, int] = field(default_factory=dict)  # reason to rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -51,6 +51,7 @@ class Watch:
         self.generation = 0  # changes with the set of groups, so that routes are laid anew
         self.mark: Mark | None = None  # None until it was judged once
         self.failed_cycles = 0  # in a row
+        self.graph_url = ""  # of the datasource, where people look at graphs; empty where nobody does
         self.is_retired = False  # replaced or removed: nothing that was learnt for it may be kept
         self.settling = asyncio.Lock()  # who keeps what was learnt, or retires it, holds this
         if not self.spec.group_by:

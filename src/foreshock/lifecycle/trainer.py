@@ -292,6 +292,7 @@ def _revision(record: ModelRecord, digest: str) -> Revision:
     return Revision(
         record.version, record.name, digest, record.trained_from_s, record.trained_to_s,
         provisional=bool(record.details.get("provisional")),
+        rows_used=record.rows_used, rows_excluded=record.rows_excluded,
     )  # fmt: skip
 
 

@@ -72,6 +72,8 @@ class Datasource(_Model):
 
     name: str = Field(default="default", max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     url: str = Field(max_length=2048)
+    external_url: str | None = Field(default=None, max_length=1024)
+    """Where people open it in a browser, for the links in events; `url` where it is absent."""
     basic_auth: BasicAuth | None = None
     bearer_token: SecretStr | None = None
     bearer_token_file: Path | None = None
@@ -90,9 +92,11 @@ class Datasource(_Model):
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, le=1024**3)
     """The largest answer that is read, before and after decompression."""
 
-    @field_validator("url")
+    @field_validator("url", "external_url")
     @classmethod
-    def _plain_url(cls, url: str) -> str:
+    def _plain_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("write the address of Prometheus as http://host:port or https://host:port")
