@@ -102,9 +102,9 @@ class OpenIncident:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a judgement pages nobody now, and which sinks are told all the same."""
+    """Which sinks alone are told now, and the reason of a maintenance where that is why."""
 
-    maintenance: str
+    maintenance: str | None
     only: tuple[str, ...] = ()
 
 
@@ -196,9 +196,9 @@ def advance(
     """Move the alert by one judgement; the same or an older instant moves nothing.
 
     `quiet` (warming up) never fires: the alert stays pending, and fires at the first judgement that is not quiet if it
-    is due by then. What fires already goes on, and may resolve. An alert that fires under a `hold` (maintenance) fires
-    for some sinks only; the others hear of it, under the same identity, at the first anomalous judgement without one,
-    or never.
+    is due by then. What fires already goes on, and may resolve. An alert that fires under a `hold` (maintenance, or too
+    likely false) fires for some sinks only; the others hear of it, under the same identity, at the first anomalous
+    judgement whose hold names them, or that has none, or never.
 
     Raises:
         ValueError: the judgement is about another subject, or its score is not finite.
@@ -256,8 +256,9 @@ def _anomalous(
         incident = replace(incident, score=now.score, contributions=now.contributions, peak=peak)
 
     if incident.fired_at_s is not None:
-        is_due = incident.only is not None and hold is None  # the maintenance is over, and it goes on
-        incident = replace(incident, timer_since_s=None, timer_stood_still_s=0, only=None if is_due else incident.only)
+        only = _told(incident.only, hold)
+        is_due = only != incident.only  # the maintenance is over, or the alert is more certain now
+        incident = replace(incident, timer_since_s=None, timer_stood_still_s=0, only=only)
         state = replace(state, incident=incident, inconclusive_since_s=None)
         return state, (_transition(state.subject, incident, Kind.FIRING, at_s, None),) if is_due else ()
     if quiet or incident.timer_s(at_s) < policy.pending_for_s:
@@ -267,6 +268,13 @@ def _anomalous(
         incident = replace(incident, maintenance=hold.maintenance, only=hold.only)
     state = replace(state, incident=incident, inconclusive_since_s=None)
     return state, (_transition(state.subject, incident, Kind.FIRING, at_s, None),)
+
+
+def _told(before: tuple[str, ...] | None, hold: Hold | None) -> tuple[str, ...] | None:
+    """Who knows of it after this judgement: never fewer than before, and None is all."""
+    if before is None or hold is None:
+        return None
+    return before + tuple(sink for sink in hold.only if sink not in before)
 
 
 def _normal(state: AlertState, score: float, policy: AlertPolicy) -> tuple[AlertState, tuple[Transition, ...]]:

@@ -29,7 +29,7 @@ from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.settings import Datasource
 from foreshock.store.by_hand import MODELS
 
-_WEEK_S = 604_800
+_DAY_S, _WEEK_S = 86_400, 604_800
 _RESYNC_S = 3_600  # how often a ring is read anew, for samples that came late
 _STORE_PAUSE_S = 5.0
 _GATHER_CHANGES_S = 0.25  # those that arrive together are applied together: each set of detectors is planned once
@@ -60,6 +60,7 @@ class Parts:
     moved: Callable[[Subject], None]  # an incident of this detector began or ended
     stored: Callable[[str], None]  # why the database did not take what was decided, or nothing
     cycled: Callable[[Summary], None]
+    false_per_s: dict[str, float] = field(default_factory=dict)  # by datasource, what the budgets allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Lane:
         self._cycle = Cycle(
             self._gatherer, parts.ledger, parts.states,
             cluster=settings.cluster, external_labels=settings.external_labels,
-            told_in_maintenance=settings.told_in_maintenance,
+            routing=settings.routing, false_per_day=lambda: sum(parts.false_per_s.values()) * _DAY_S,
         )  # fmt: skip
         trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
         self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed)
@@ -212,8 +213,10 @@ class Lane:
         self._cohorts.forget_empty()
         watches = [watch for lane in self.siblings or [self] for watch in lane.watches.values()]
         self.parts.metrics.show(telemetry.DETECTORS, len(watches), self.source.name)
-        expected = sum(watch.spec.false_alarm_budget.per_s for watch in watches) * _WEEK_S
-        self.parts.metrics.show(telemetry.EXPECTED_FALSE, expected, self.source.name)
+        false_per_s = self.parts.false_per_s[self.source.name] = sum(
+            watch.spec.false_alarm_budget.per_s for watch in watches
+        )
+        self.parts.metrics.show(telemetry.EXPECTED_FALSE, false_per_s * _WEEK_S, self.source.name)
         await self._end(farewells)
 
     async def _heed(self) -> None:

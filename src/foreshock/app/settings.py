@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from foreshock.alerting.routing import Routing
 from foreshock.alerting.sinks import SinkSettings
 from foreshock.alerting.sinks.base import SinkName
 from foreshock.alerting.sinks.log import LogSettings
@@ -176,9 +177,13 @@ class Settings(BaseModel):
         return {"log": LogSettings(name="log")} | {sink.name: sink for sink in self.sinks}
 
     @property
-    def told_in_maintenance(self) -> frozenset[str]:
-        """The sinks that hear at once of what begins in a maintenance: those that page nobody."""
-        return frozenset(name for name, sink in self.sinks_by_name.items() if sink.during_maintenance)
+    def routing(self) -> Routing:
+        """Which sinks hear of what begins in a maintenance, and which only of what is likely true."""
+        sinks = self.sinks_by_name.items()
+        return Routing(
+            frozenset(name for name, sink in sinks if sink.during_maintenance),
+            {name: sink.max_false_share for name, sink in sinks if sink.max_false_share is not None},
+        )
 
     @property
     def artifacts_folder(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from foreshock.alerting.event import cloud_event
 from foreshock.alerting.outbox import Delivery, deliveries
-from foreshock.alerting.state import AlertState, Hold, Kind, Phase, Transition, advance
-from foreshock.core.verdicts import Ignorance, Inconclusive, Judgement, Subject
+from foreshock.alerting.routing import EVERYTHING, Routing, expected_false_share
+from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
+from foreshock.core.verdicts import Anomalous, Cause, Ignorance, Inconclusive, Judgement, Subject
 from foreshock.engine.cohort import Cohort, Judged
 from foreshock.engine.decide import Codes, ignorance_of, judgement, shares
 from foreshock.engine.endings import Farewell, Said, farewell
@@ -70,10 +71,11 @@ class Cycle:
         *,
         cluster: str,
         external_labels: Mapping[str, str],
-        told_in_maintenance: Collection[str] = (),
+        routing: Routing = EVERYTHING,
+        false_per_day: Callable[[], float] = float,
     ) -> None:
-        """`told_in_maintenance` are the sinks that hear of an incident that begins in one at once."""
-        self._told_in_maintenance = frozenset(told_in_maintenance)
+        """`false_per_day()` is what the budgets of the whole fleet allow in a day."""
+        self._routing, self._false_per_day = routing, false_per_day
         self._gatherer, self._ledger, self.states = gatherer, ledger, states
         self._cluster, self._external_labels = cluster, external_labels
 
@@ -208,12 +210,23 @@ class Cycle:
         revision = watch.cohort.revisions[row]
         learning = revision is not None and revision.provisional
         maintenance = watch.spec.maintenance_in_window(said.at_s)
-        hold = None
-        if maintenance is not None:
-            hold = Hold(maintenance, tuple(sink for sink in watch.sinks if sink in self._told_in_maintenance))
+        hold = self._routing.hold(watch.sinks, maintenance=maintenance, false_share=self._false_share(said))
         return advance(
             self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=learning, hold=hold
         )
+
+    def _false_share(self, said: Judgement) -> float:
+        """How likely false it is, seen with what else fires; a rule that was broken is no question of chance."""
+        verdict = said.verdict
+        if not self._routing.max_false_share or not isinstance(verdict, Anomalous) or verdict.cause is not Cause.SCORE:
+            return 0.0
+        peaks = {
+            subject: state.incident.peak.score
+            for subject, state in self.states.items()
+            if state.phase is Phase.FIRING and state.incident is not None
+        }
+        score = max(verdict.score, peaks.pop(said.subject, 0.0))
+        return expected_false_share(score, peaks.values(), self._false_per_day())
 
 
 def _mark(

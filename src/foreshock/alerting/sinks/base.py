@@ -28,6 +28,10 @@ class BaseSinkSettings(BaseModel):
         default=frozenset({"critical", "warning", "info"}), min_length=1,
         description="Of the alerts of which severities it is told; all where it is not set.",
     )  # fmt: skip
+    max_false_share: float | None = Field(
+        default=None, gt=0, lt=1,
+        description="Told only of alerts of which no larger share is expected to be false by the budgets of all.",
+    )  # fmt: skip
     during_maintenance: bool = Field(
         default=False,
         description="Told at once of an incident that begins in a maintenance; the others when it outlasts it.",
