@@ -77,6 +77,6 @@ async def test_a_training_that_breaks_is_the_trouble_of_one_detector() -> None:
 async def test_a_lost_lease_ends_the_learning() -> None:
     """Whoever leads now trains it: the loser passes the loss on, and notes no trouble of a detector."""
     learning = _learning(Teacher({"one": LeaseLost("held by another")}), HurriedClock(), Metrics())
-    with pytest.raises(LeaseLost):
+    with pytest.RaisesGroup(LeaseLost):
         await asyncio.wait_for(learning.run(), 30)
     assert learning.known(Subject("default", "one")).trouble is None

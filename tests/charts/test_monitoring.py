@@ -36,7 +36,7 @@ _WRITTEN = (CHART / "files/rules.yaml").read_text()
 for _name, _value in {
     "JOB": "fs-foreshock",
     "NAMESPACE": "monitoring",
-    "RUNBOOKS": "https://github.com/devopsroles/foreshock/blob/main/docs/runbooks",
+    "RUNBOOKS": "docs/runbooks",
 }.items():
     _WRITTEN = _WRITTEN.replace(_name, _value)
 ALERTS = [rule for group in yaml.safe_load(_WRITTEN)["groups"] for rule in group["rules"]]
@@ -89,7 +89,7 @@ def test_every_alert_says_how_bad_what_and_what_to_do(rule: dict[str, Any]) -> N
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     address = rule["annotations"]["runbook_url"]
-    assert address == f"https://github.com/devopsroles/foreshock/blob/main/docs/runbooks/{rule['alert']}.md"
+    assert address == f"docs/runbooks/{rule['alert']}.md"  # no address was given, and none is made up
     page = ROOT / "docs/runbooks" / f"{rule['alert']}.md"
     assert page.read_text().startswith(f"# {rule['alert']}\n")
     for heading in ("## What it means", "## What to look at", "## What to do"):

@@ -32,6 +32,7 @@ from foreshock.store.by_hand import MODELS
 _DAY_S, _WEEK_S = 86_400, 604_800
 _RESYNC_S = 3_600  # how often a ring is read anew, for samples that came late
 _STORE_PAUSE_S = 5.0
+_RESTORE_WITHIN_S = 5.0  # how long judging waits for the models of those that came
 _GATHER_CHANGES_S = 0.25  # those that arrive together are applied together: each set of detectors is planned once
 _log = structlog.get_logger("foreshock")
 
@@ -161,7 +162,7 @@ class Lane:
                     for watch in self.watches.values():
                         watch.forget_samples()
                     offset_s = await self._skew_s()
-            now_s = clock.now_s() + offset_s
+                continue  # a cycle takes its time: the next window may be due already
             rhythms = {watch.rhythm for watch in self.watches.values()}
             waits = [rhythm.next_due_s(rhythm.latest_s(now_s)) - now_s for rhythm in rhythms]
             await self._rest(max(0.05, min(waits, default=60.0)))
@@ -218,6 +219,7 @@ class Lane:
         )
         self.parts.metrics.show(telemetry.EXPECTED_FALSE, false_per_s * _WEEK_S, self.source.name)
         await self._end(farewells)
+        await self.learning.caught_up(within_s=_RESTORE_WITHIN_S)  # else the first window would lack its model
 
     async def _heed(self) -> None:
         """Take up what was changed by hand: another revision judges from this cycle on."""

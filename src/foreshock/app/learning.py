@@ -52,11 +52,25 @@ class Learning:
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
     _known: dict[Subject, Known] = field(default_factory=dict)
+    _came: asyncio.Event = field(default_factory=asyncio.Event)
+    _restored: asyncio.Event = field(default_factory=asyncio.Event)  # nobody waits to be restored
 
     def take_up(self, subject: Subject) -> None:
         """Restore this detector next, before it is trained."""
         self._to_restore.append(subject)
+        self._restored.clear()
+        self._came.set()
         self._train_at_s.pop(subject, None)
+
+    async def caught_up(self, *, within_s: float) -> None:
+        """Return once whoever came has the model that it had before, or after that time: judging must not wait long."""
+        patience = asyncio.ensure_future(self.clock.sleep(within_s))
+        restored = asyncio.ensure_future(self._restored.wait())
+        try:
+            await asyncio.wait((patience, restored), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            patience.cancel()
+            restored.cancel()
 
     async def restore_now(self, watch: Watch) -> None:
         """Restore before the next cycle, also where a training is going on: a rollback waits for nobody."""
@@ -77,19 +91,30 @@ class Learning:
         return self._known.get(subject) or Known()
 
     async def run(self) -> None:
-        """Restore what was learnt of whoever came, then train whoever is due, for ever.
+        """Restore what was learnt of whoever came, and train whoever is due, for ever.
 
         Raises:
-            LeaseLost: whoever leads now goes on with it.
+            ExceptionGroup: of `LeaseLost`: whoever leads now goes on with it.
 
         """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._restore_all())
+            tasks.create_task(self._train_all())
+
+    async def _restore_all(self) -> None:
+        """A training takes seconds and a model from the store none, so that nobody waits for the training of others."""
         while True:
-            now_s = self.clock.now_s()
-            if self._to_restore:
+            self._came.clear()
+            while self._to_restore:
                 subject = self._to_restore.popleft()
                 if (watch := self.watches.get(subject)) is not None:
-                    await self._restore(watch, now_s)
-                continue
+                    await self._restore(watch, self.clock.now_s())
+            self._restored.set()
+            await self._came.wait()
+
+    async def _train_all(self) -> None:
+        while True:
+            now_s = self.clock.now_s()
             due = min(self._train_at_s, key=self._train_at_s.__getitem__, default=None)
             if due is not None and self._train_at_s[due] <= now_s:
                 await self._learn(self.watches[due], now_s)
@@ -113,7 +138,7 @@ class Learning:
             self._note(watch, None, now_s + again_s, trouble)
             if error.retryable or pinned:  # nothing else may judge where a revision is pinned
                 self._train_at_s.pop(subject, None)
-                asyncio.get_running_loop().call_later(again_s, self._to_restore.append, subject)
+                asyncio.get_running_loop().call_later(again_s, self.take_up, subject)
             return
         if learnt is None:
             self._train_at_s.setdefault(subject, now_s)
