@@ -415,3 +415,21 @@ class AlertLife(RuleBasedStateMachine):
 
 TestAlertLife = AlertLife.TestCase
 TestAlertLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_amid_a_rollout_an_alert_waits_and_is_not_muted() -> None:
+    """Five intervals while a rollout is under way or was ten minutes ago; then as the detector says."""
+    policy = AlertPolicy("critical")
+    assert policy.amid_rollout(START_S, START_S).pending_for_s == 300
+    assert policy.amid_rollout(START_S - 600, START_S).pending_for_s == 300
+    assert policy.amid_rollout(START_S - 601, START_S) == policy
+    assert policy.amid_rollout(None, START_S) == policy
+    patient = AlertPolicy("critical", pending_for_s=3600)
+    assert patient.amid_rollout(START_S, START_S) == patient
+    assert AlertPolicy("critical", interval_s=3600).amid_rollout(START_S, START_S).pending_for_s == 3600
+    told, state, heard = judgements("a" * 6), None, []
+    for each in told:  # a rollout that never ends
+        state, new = advance(state, each, policy.amid_rollout(each.at_s, each.at_s), cluster="default")
+        heard += new
+    assert [each.at_s - START_S for each in heard] == [300]
+    assert heard[0].started_at_s == START_S

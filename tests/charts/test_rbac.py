@@ -79,13 +79,22 @@ _MUST = [
     ("patch", "anomalies.devopsroles.com/status"),
     ("create", "events"),
     ("patch", "events"),
+    *((verb, kind) for verb in ("list", "watch") for kind in ("pods", "services", "events")),
+    *(
+        (verb, f"{kind}.apps")
+        for verb in ("list", "watch")
+        for kind in ("deployments", "statefulsets", "daemonsets", "replicasets")
+    ),
+    *((verb, "horizontalpodautoscalers.autoscaling") for verb in ("list", "watch")),
 ]
 _NEVER = [
     *((verb, "secrets") for verb in ("get", "list", "watch", "create", "update", "patch", "delete")),
     *((verb, "configmaps") for verb in ("get", "list", "watch", "create", "patch")),
-    *((verb, "pods") for verb in ("get", "list", "create", "delete")),
+    *((verb, "pods") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "services") for verb in ("get", "create", "patch")),
+    *((verb, "nodes") for verb in ("get", "patch", "delete")),
     *((verb, "anomalydetectors.devopsroles.com") for verb in ("create", "update", "patch", "delete")),
-    ("list", "events"),
+    ("delete", "events"),
     ("create", "serviceaccounts/token"),
     ("create", "pods/exec"),
     ("patch", "deployments.apps"),
@@ -134,6 +143,25 @@ def test_secrets_are_forbidden_in_fact(installed: Installed) -> None:
             "get", "secrets", "--namespace", namespace, kubeconfig=installed.operator, check=False
         )
         assert "is forbidden" in refused.stderr
+
+
+def test_nodes_are_read_where_the_whole_cluster_is_watched(installed: Installed) -> None:
+    """A ClusterRole holds them; a Role of a listed namespace cannot, and nobody grants more for their sake."""
+    is_listed = not installed.may("list", "anomalydetectors.devopsroles.com", None)
+    assert installed.may("list", "nodes", None) is not is_listed
+    assert installed.may("watch", "nodes", None) is not is_listed
+
+
+def test_config_maps_are_behind_a_switch_and_all_of_it_behind_another() -> None:
+    """`changes.configMaps` adds them and nothing else; without `changes.enabled` nothing of the cluster is read."""
+
+    def resources(**changes: bool) -> set[str]:
+        roles = of_kind(text({**MINIMAL, "changes": changes}), "ClusterRole", "Role")
+        mine = [role for role in roles if role["metadata"]["name"].endswith("-foreshock")]
+        return {each for role in mine for rule in role["rules"] for each in rule["resources"]}
+
+    assert resources(configMaps=True) - resources() == {"configmaps"}
+    assert {"pods", "nodes", "deployments"} <= resources() - resources(enabled=False)
 
 
 def _user(installed: Installed, role: str) -> Path:

@@ -142,6 +142,9 @@ artifacts: file:///var/lib/foreshock/models
 {{- $url := printf "http://%s:8081" (include "foreshock.extractorName" .) -}}
 {{- $_ := set $own "extractor" (dict "url" $url "timeout" .Values.extractor.timeout) -}}
 {{- end -}}
+{{- $nodes := and .Values.changes.nodes (not .Values.watchNamespaces) -}}
+{{- $changes := dict "enabled" .Values.changes.enabled "nodes" $nodes "config_maps" .Values.changes.configMaps -}}
+{{- $_ := set $own "changes" (merge $changes (default dict .Values.settings.changes)) -}}
 {{- toYaml (merge $own .Values.settings) -}}
 {{- end -}}
 

@@ -66,8 +66,9 @@ class Evidence:
     summary: str = ""  # the narrative's one sentence
     relations: tuple[str, ...] = ()  # broken pairs: "latency no longer follows queue depth"
     changes: tuple[str, ...] = ()  # what changed in the cluster
-    neighbours: tuple[str, ...] = ()  # detectors that are anomalous at the same time
     bundle: Bundle | None = None  # None where nobody judged: a detector that was deleted
+    neighbours: tuple[str, ...] = ()  # detectors that are anomalous at the same time, the likely origin first
+    likely_origin: str = ""  # namespace/name of the detector where it began most likely, itself or a neighbour
 
 
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
@@ -133,6 +134,11 @@ class AnomalyData(_Part):
     )
     cause: str = Field(description="Score, Absent or OutOfRange: of the worst judgement.")
     incident: str = Field(pattern="^[0-9a-f]{32}$", description="Equal for all events of one incident.")
+    incident_group: str = Field(
+        pattern="^[0-9a-f]{32}$",
+        description="Equal for incidents that belong together, and for all events of each: the incident that fired "
+        "first of them. To group by; no label of Alertmanager, which takes another label for another alert.",
+    )
     detector: str = Field(description="namespace/name")
     service: str
     severity: str
@@ -159,6 +165,9 @@ class AnomalyData(_Part):
     changes: Sentences
     neighbours: Sentences
     evidence: Bundle | None = Field(default=None, description="What the judgement rested on; `foreshock explain`.")
+    likely_origin: Name | None = Field(
+        description="namespace/name of the detector where it began most likely, as far as was known then."
+    )
 
 
 class AnomalyEvent(_Part):
@@ -202,6 +211,7 @@ def cloud_event(
             reason=transition.reason.value if transition.reason else None,
             cause=transition.peak.cause.value,
             incident=transition.incident_id,
+            incident_group=transition.group_id or transition.incident_id,
             detector=transition.subject.detector,
             service=_cut(service, MAX_LABEL_CHARS),
             severity=transition.severity,
@@ -228,6 +238,7 @@ def cloud_event(
             changes=_sentences(evidence.changes),
             neighbours=_sentences(evidence.neighbours),
             evidence=evidence.bundle,
+            likely_origin=_cut(evidence.likely_origin, MAX_NAME_CHARS) or None,
         ),
     ).model_dump(mode="json")
 

@@ -21,6 +21,8 @@ from foreshock.core.errors import Damaged
 from foreshock.core.verdicts import Anomalous, Cause, Contribution, Inconclusive, Judgement, Normal, Subject
 
 OUTAGE_TOLERANCE_S = 3_600  # Prometheus' --rules.alert.for-outage-tolerance
+ROLLOUT_SETTLES_S = 600  # how long after a rollout what is unusual may still be its start-up
+ROLLOUT_INTERVALS, ROLLOUT_PATIENCE_S = 5, 900  # how often in a row it must be seen then, and how long that may take
 EXPIRE_AFTER_S = 86_400  # a day of nothing but Inconclusive ends an incident, as `expired`
 MAX_CONTRIBUTIONS = 20  # what is kept of a peak; shares are sorted, the rest is noise
 STATE_VERSION = 1  # raised only when an older Foreshock could not read the JSON any more
@@ -64,6 +66,17 @@ class AlertPolicy:
         """The longest gap between two judgements that a pending alert survives."""
         return max(OUTAGE_TOLERANCE_S, 2 * self.interval_s)
 
+    def amid_rollout(self, rollout_s: float | None, at_s: int) -> AlertPolicy:
+        """The policy at an instant: more patient while a rollout is under way, and shortly after, and never mute.
+
+        `rollout_s` is the newest instant at which one was. `pending_for` becomes at least five intervals, and no more
+        than a quarter of an hour where the detector itself did not ask for more.
+        """
+        if rollout_s is None or at_s - rollout_s > ROLLOUT_SETTLES_S:
+            return self
+        patience_s = min(ROLLOUT_INTERVALS * self.interval_s, max(ROLLOUT_PATIENCE_S, self.interval_s))
+        return replace(self, pending_for_s=max(self.pending_for_s, patience_s))
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
@@ -94,6 +107,8 @@ class OpenIncident:
     timer_stood_still_s: int = 0
     maintenance: str | None = None  # why it began quietly
     only: tuple[str, ...] | None = None  # the sinks that know of it; None is all: those that it was held back from too
+    group_id: str = ""  # the incident that fired first of those that belong together, given as it fires
+    group_since_s: int = 0  # that one's onset
 
     def timer_s(self, at_s: int) -> int:
         """How long the running timer has counted at `at_s`; 0 where none runs."""
@@ -167,6 +182,7 @@ class Transition:
     reason: EndReason | None = None
     maintenance: str | None = None  # the incident began in it
     only: tuple[str, ...] | None = None  # the sinks that hear of it; None is all
+    group_id: str = ""  # equal for incidents that belong together, and for all events of one of them
 
     @property
     def event_id(self) -> str:
@@ -222,6 +238,14 @@ def advance(
             return _inconclusive(state)
         case _:
             assert_never(judgement.verdict)
+
+
+def grouped(state: AlertState, transition: Transition, group_id: str, since_s: int) -> tuple[AlertState, Transition]:
+    """The same, with the group that an incident joins as it fires: it keeps it to its end."""
+    if state.incident is None:
+        return state, transition
+    incident = replace(state.incident, group_id=group_id, group_since_s=since_s)
+    return replace(state, incident=incident), replace(transition, group_id=group_id)
 
 
 def end(state: AlertState, reason: EndReason, at_s: int) -> tuple[AlertState, tuple[Transition, ...]]:
@@ -342,6 +366,7 @@ def _transition(
         reason=reason,
         maintenance=incident.maintenance,
         only=incident.only,
+        group_id=incident.group_id,
     )
 
 

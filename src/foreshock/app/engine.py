@@ -30,6 +30,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Summary
 from foreshock.engine.endings import Farewell
 from foreshock.engine.gather import Gatherer, Gathers, MetricSource
+from foreshock.engine.surroundings import NoSurroundings, Surroundings
 from foreshock.extractor.client import ExtractorClient
 from foreshock.extractor.remote import RemoteGatherer, most_in_flight
 from foreshock.lifecycle.standing import Standing
@@ -79,8 +80,12 @@ class Engine:
         on_cycle: Callable[[Summary], None] = _unheard,
         on_change: Callable[[Subject], None] = _unheard,
         on_incident: Callable[[Subject], None] = _unheard,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """`on_change` hears of detectors of which something else is to be said, `on_incident` of what fires or ends."""
+        """`on_change` hears of detectors of which something else is to be said, `on_incident` of what fires or ends.
+
+        `surroundings` know what happens in the cluster around the services, where there is a cluster.
+        """
         self._settings, self._history = settings, history
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
@@ -96,7 +101,7 @@ class Engine:
         self._parts = Parts(
             settings, self._clock, self._metrics, _Ledger(history, self._artifacts), history, self._artifacts,
             self._executor, self._states, self._gathers, committed=self._outbox.notify, changed=on_change,
-            moved=on_incident, stored=self._stored, cycled=on_cycle,
+            moved=on_incident, stored=self._stored, cycled=on_cycle, surroundings=surroundings or NoSurroundings(),
         )  # fmt: skip
         self._on_change = on_change
         url = settings.extractor.url

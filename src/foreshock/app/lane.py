@@ -22,6 +22,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Cycle, Ledger, Summary
 from foreshock.engine.endings import Farewell
 from foreshock.engine.gather import Gathers, MetricSource
+from foreshock.engine.surroundings import Surroundings
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.standing import Standing
 from foreshock.lifecycle.trainer import Artifacts, Revisions, Trainer
@@ -61,6 +62,7 @@ class Parts:
     moved: Callable[[Subject], None]  # an incident of this detector began or ended
     stored: Callable[[str], None]  # why the database did not take what was decided, or nothing
     cycled: Callable[[Summary], None]
+    surroundings: Surroundings
     false_per_s: dict[str, float] = field(default_factory=dict)  # by datasource, what the budgets allow
 
 
@@ -102,6 +104,7 @@ class Lane:
             self._gatherer, parts.ledger, parts.states,
             cluster=settings.cluster, external_labels=settings.external_labels,
             routing=settings.routing, false_per_day=lambda: sum(parts.false_per_s.values()) * _DAY_S,
+            surroundings=parts.surroundings, neighbours_across=settings.neighbours == "cluster",
         )  # fmt: skip
         trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
         self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed)

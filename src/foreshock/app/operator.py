@@ -36,6 +36,7 @@ from foreshock.operator.lease import LEASES, TIMING, Lease, Timing
 from foreshock.operator.reconcile import STATUS_EVERY_S, Fact, Observed
 from foreshock.operator.resources import ANOMALIES, DETECTORS, MODELS, Child, Seen, child, seen
 from foreshock.operator.status import Reporter
+from foreshock.operator.surroundings import ClusterSurroundings
 from foreshock.operator.watch import Heard, Key, Kind, Reflector
 from foreshock.store.history import History
 from foreshock.store.records import CycleChanges, ModelChange, ModelRecord, Notice
@@ -129,6 +130,7 @@ class Operator:
         self._count = count
         self.engine: Engine | None = None
         self.reporter: Reporter | None = None
+        self.surroundings: ClusterSurroundings | None = None
         self._given: dict[Subject, tuple[str, AnomalyDetector]] = {}  # what the engine was given last, and of which uid
         self._problems: dict[Subject, Fact] = {}
         self._troubled: set[str] = set()
@@ -182,11 +184,12 @@ class Operator:
             await self._clock.sleep(1.0)
 
     async def _lead(self) -> None:
+        surroundings = self.surroundings = self._look_around()
         engine = self.engine = Engine(
             self._settings, self._history, clock=self._clock, metrics=self._metrics, events=self._stream,
             executor=self._executor() if self._executor is not None else None, on_cycle=self._on_cycle,
             event_api=IncidentEvents(self._api, self._uid_of),
-            on_change=self._changed, on_incident=self._moved,
+            on_change=self._changed, on_incident=self._moved, surroundings=surroundings,
         )  # fmt: skip
         reporter = self.reporter = Reporter(
             self._api, self._clock, self.detectors, self._observe, lambda: self.lease.is_confirmed,
@@ -202,8 +205,23 @@ class Operator:
                 tasks.create_task(engine.run())
                 tasks.create_task(reporter.run())
                 tasks.create_task(self._end_what_vanished(engine))
+                if surroundings is not None:
+                    tasks.create_task(surroundings.run())
         finally:
-            self.engine = self.reporter = None
+            self.engine = self.reporter = self.surroundings = None
+
+    def _look_around(self) -> ClusterSurroundings | None:
+        settings = self._settings.changes
+        if not settings.enabled:
+            return None
+        return ClusterSurroundings(
+            self._api, self._clock, lambda: {subject.namespace for subject in self._given}, settings,
+            is_restricted=bool(self._namespaces),
+            dropped=partial(self._metrics.count, telemetry.DROPPED),
+            shown=lambda kind, count: self._metrics.show(telemetry.WATCH_OBJECTS, count, kind),
+            relisted=partial(self._metrics.count, telemetry.WATCH_RELISTS),
+            counted=self._count_changes,
+        )  # fmt: skip
 
     async def _end_what_vanished(self, engine: Engine) -> None:
         """What the database remembers and a complete list lacks was deleted while nobody led."""

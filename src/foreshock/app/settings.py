@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
@@ -28,6 +28,7 @@ from foreshock.manifests import tenancy
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.documents import UnreadableError, read_documents
 from foreshock.manifests.problems import Broken, problems_of, refuse_all
+from foreshock.operator.surroundings import ChangesSettings
 from foreshock.prometheus.settings import Datasource
 from foreshock.store import bucket
 
@@ -139,6 +140,13 @@ class Settings(BaseModel):
         default="127.0.0.1:8080", description="HOST:PORT of /metrics, /healthz, /readyz and the pages."
     )
 
+    changes: ChangesSettings = Field(
+        default=ChangesSettings(), description="What `foreshock operator` reads of the cluster for the diagnosis."
+    )
+    neighbours: Literal["namespace", "cluster"] = Field(
+        default="namespace",
+        description="Whose incidents an alert may name and be grouped with: those of its namespace, or all.",
+    )
     extractor: ExtractorSettings = Field(
         default=ExtractorSettings(), description="The feature service: without a url the engine extracts by itself."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,8 @@ from foreshock.engine.endings import Farewell, Said, farewell
 from foreshock.engine.evidence import evidence_of
 from foreshock.engine.facts import without_thin_metrics
 from foreshock.engine.gather import Failure, Gathered, Gathers
+from foreshock.engine.neighbours import Neighbours
+from foreshock.engine.surroundings import NoSurroundings, Surroundings
 from foreshock.engine.watch import Mark, Watch
 from foreshock.store.records import CycleChanges, Incident
 
@@ -73,11 +75,17 @@ class Cycle:
         external_labels: Mapping[str, str],
         routing: Routing = EVERYTHING,
         false_per_day: Callable[[], float] = float,
+        surroundings: Surroundings | None = None,
+        neighbours_across: bool = False,
     ) -> None:
-        """`false_per_day()` is what the budgets of the whole fleet allow in a day."""
+        """`false_per_day()` is what the budgets of the whole fleet allow in a day.
+
+        `neighbours_across` namespaces: incidents of all of them may know of each other.
+        """
         self._routing, self._false_per_day = routing, false_per_day
         self._gatherer, self._ledger, self.states = gatherer, ledger, states
         self._cluster, self._external_labels = cluster, external_labels
+        self._surroundings, self._across = surroundings or NoSurroundings(), neighbours_across
 
     async def run(self, due: Sequence[tuple[Watch, int]], now_s: float) -> Summary:
         """Judge every due detector at its instant.
@@ -166,9 +174,7 @@ class Cycle:
         summary: Summary,
     ) -> tuple[CycleChanges, dict[Subject, AlertState]]:
         states: dict[Subject, AlertState] = {}
-        incidents: list[Incident] = []
-        outbox: list[Delivery] = []
-        transitions: list[Transition] = []
+        moved: list[tuple[_Row, Transition]] = []
         for block, owners in blocks:
             anomalous, inconclusive = block.decisions.anomalous, block.decisions.inconclusive
             summary.verdicts["anomalous"] += int(anomalous.sum())
@@ -182,17 +188,8 @@ class Cycle:
                     continue  # most windows of most fleets: nothing to say and nothing to remember
                 said = _say(row)
                 summary.scores[row.subject] = float(block.decisions.scores[place])
-                state, moved = self._advance(watch, said)
-                states[row.subject] = state
-                for transition in moved:
-                    evidence = evidence_of(watch, int(block.rows[place]), block.vectors[place], transition)
-                    transitions.append(transition)
-                    event = cloud_event(
-                        transition, evidence, cluster=self._cluster, service=watch.spec.target_service,
-                        external_labels=self._external_labels, interval_s=watch.policy.interval_s,
-                    )  # fmt: skip
-                    outbox.extend(deliveries(transition, event, sinks=watch.sinks, created_s=now_s))
-                    incidents.append(_incident(transition, watch, event))
+                states[row.subject], found = self._advance(watch, said)
+                moved.extend((row, transition) for transition in found)
         for watch, failure in gathered.failures.items():
             at_s = next(at_s for each, at_s in due if each is watch)
             for group in watch.row_of_group:
@@ -201,9 +198,41 @@ class Cycle:
                 if subject in self.states:
                     unknown = Judgement(subject, at_s, Inconclusive(failure.reason, failure.message))
                     states[subject], _ = self._advance(watch, unknown)
-        summary.transitions = tuple(transitions)
+        incidents, outbox = self._tell(moved, states, now_s, summary)
         changed = tuple(state for subject, state in states.items() if state != self.states.get(subject))
         return CycleChanges(now_s, states=changed, incidents=tuple(incidents), outbox=tuple(outbox)), states
+
+    def _tell(
+        self, moved: list[tuple[_Row, Transition]], states: dict[Subject, AlertState], now_s: float, summary: Summary
+    ) -> tuple[list[Incident], list[Delivery]]:
+        """Put what fired or ended into events, in the order of the onsets; who fires joins its group in `states`."""
+        incidents: list[Incident] = []
+        outbox: list[Delivery] = []
+        transitions: list[Transition] = []
+        if not moved:
+            return incidents, outbox
+        neighbours = Neighbours(self.states, states, is_whole_cluster=self._across)
+        for row, alone in sorted(moved, key=lambda each: (each[1].started_at_s, str(each[1].subject))):
+            watch, spec = row.watch, row.watch.spec
+            met = neighbours.meet(alone, spec.detection_window, spec.interval)
+            transition = met.transition
+            evidence = replace(
+                evidence_of(watch, int(row.block.rows[row.place]), row.block.vectors[row.place], transition),
+                neighbours=met.sentences,
+                likely_origin=met.origin,
+                changes=self._surroundings.changes(
+                    watch.subject.namespace, spec.target_service, onset_s=transition.started_at_s
+                ),
+            )
+            event = cloud_event(
+                transition, evidence, cluster=self._cluster, service=spec.target_service,
+                external_labels=self._external_labels, interval_s=watch.policy.interval_s,
+            )  # fmt: skip
+            transitions.append(transition)
+            outbox.extend(deliveries(transition, event, sinks=watch.sinks, created_s=now_s))
+            incidents.append(_incident(transition, watch, event))
+        summary.transitions = tuple(transitions)
+        return incidents, outbox
 
     def _advance(self, watch: Watch, said: Judgement) -> tuple[AlertState, tuple[Transition, ...]]:
         row = watch.row_of_group[said.subject.group]
@@ -211,9 +240,11 @@ class Cycle:
         learning = revision is not None and revision.provisional
         maintenance = watch.spec.maintenance_in_window(said.at_s)
         hold = self._routing.hold(watch.sinks, maintenance=maintenance, false_share=self._false_share(said))
-        return advance(
-            self.states.get(said.subject), said, watch.policy, cluster=self._cluster, quiet=learning, hold=hold
-        )
+        state, policy = self.states.get(said.subject), watch.policy
+        if isinstance(said.verdict, Anomalous) and (state is None or state.phase is not Phase.FIRING):
+            rollout_s = self._surroundings.rollout_s(watch.subject.namespace, watch.spec.target_service, at_s=said.at_s)
+            policy = policy.amid_rollout(rollout_s, said.at_s)
+        return advance(state, said, policy, cluster=self._cluster, quiet=learning, hold=hold)
 
     def _false_share(self, said: Judgement) -> float:
         """How likely false it is, seen with what else fires; a rule that was broken is no question of chance."""

@@ -16,11 +16,18 @@ from foreshock.manifests.model import Span
 
 KIND = "Anomaly"
 MAX_CONTRIBUTIONS = 10  # of a status: all of them are in the database
+MAX_SENTENCES = 12
 _MAX_LABEL_CHARS = 1_024
+_MAX_SENTENCE_CHARS = 512
 
 Verdict = Literal["true_positive", "false_positive", "expected_change"]
 State = Literal["firing", "resolved", "expired"]
 EndedBy = Literal["adapted", "detector_deleted", "suspended"]
+
+
+Sentences = Annotated[
+    tuple[Annotated[str, Field(max_length=_MAX_SENTENCE_CHARS)], ...], Field(max_length=MAX_SENTENCES)
+]
 
 
 class AnomalySpec(Model):
@@ -61,15 +68,6 @@ class ModelReference(StatusModel):
     )
 
 
-class Change(StatusModel):
-    """Something that changed in the cluster shortly before."""
-
-    what: Annotated[str, Field(max_length=512)] = Field(
-        description="What, in a sentence: a rollout, a configuration, a scaling, a warning."
-    )
-    at: InstantS | None = Field(default=None, description="When, RFC 3339.")
-
-
 class AnomalyStatus(StatusModel):
     """What is known about the incident."""
 
@@ -95,8 +93,15 @@ class AnomalyStatus(StatusModel):
     )
     model: ModelReference | None = Field(default=None, description="The revision that judged.")
     training_window: Span | None = Field(default=None, description="The history that the revision learnt from.")
-    changes: Annotated[tuple[Change, ...], Field(max_length=10)] = Field(
-        default=(), description="What changed in the cluster shortly before, newest first."
+    changes: Sentences = Field(
+        default=(), description="What changed in the cluster before and since it began, newest first."
+    )
+    neighbours: Sentences = Field(default=(), description="Who else was anomalous then, the likely origin first.")
+    likely_origin: Annotated[str, Field(max_length=_MAX_SENTENCE_CHARS)] | None = Field(
+        default=None, description="The detector where it began most likely, as namespace/name."
+    )
+    incident_group: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = Field(
+        default=None, description="Equal for incidents that belong together: the one that fired first of them."
     )
 
 

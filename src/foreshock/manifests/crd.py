@@ -50,6 +50,7 @@ class _Kind:
     columns: tuple[tuple[str, str, str, str], ...]  # name, type, path, description
     selectable: tuple[str, ...]
     rules: tuple[Cel, ...]
+    wide: tuple[str, ...] = ()  # columns that `kubectl get -o wide` adds
 
 
 def _condition(kind: str, part: str) -> str:
@@ -116,15 +117,18 @@ _KINDS = (
             ("Severity", "string", ".status.severity", "How urgent it was."),
             ("State", "string", ".status.state", "Whether it goes on."),
             ("Score", "number", ".status.peakScore", "The largest score; 1 is the threshold."),
-            ("Started", "date", ".status.startedAt", "How long ago it began."),
+            ("Metric", "string", ".status.contributions[0].metric", "The metric that moved most."),
             ("Verdict", "string", ".spec.verdict", "What people said it was."),
             _AGE,
+            ("Started", "date", ".status.startedAt", "How long ago it began."),
+            ("Origin", "string", ".status.likelyOrigin", "Where it began most likely, if others are anomalous too."),
         ),
         (".spec.detector", ".spec.verdict", ".status.state", ".status.severity"),
         (
             Cel("detector", "self == oldSelf", "detector is immutable; an incident belongs to one detector."),
             Cel("incident", "self == oldSelf", "incident is immutable; it is the identity of this resource."),
         ),
+        wide=("Started", "Origin"),
     ),
 )
 
@@ -155,6 +159,7 @@ def _definition(kind: _Kind) -> Schema:
         place.setdefault("x-kubernetes-validations", []).append(entry)
     columns = [
         {"name": name, "type": of, "jsonPath": path, "description": description}
+        | ({"priority": 1} if name in kind.wide else {})
         for name, of, path, description in kind.columns
     ]
     return {

@@ -6,6 +6,7 @@ operator's memory is made of.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -16,7 +17,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 
 from foreshock.core.errors import KubernetesRefused, KubernetesUnavailable
-from foreshock.operator.connection import Connection
+from foreshock.operator.connection import MAX_REQUESTS, Connection
 
 MERGE_PATCH = "application/merge-patch+json"
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -27,10 +28,11 @@ _WORDS = 512  # of a refusal that are quoted
 
 
 class ApiServer:
-    """At most 32 connections, none without a limit in time and size; use it as a context manager."""
+    """At most 32 requests at a time, none without a limit in time and size; use it as a context manager."""
 
     def __init__(self, config: SingleConfig, *, timeout_s: float = TIMEOUT_S, silence_s: float = SILENCE_S) -> None:
         self._connection = Connection(config)
+        self._requests = asyncio.Semaphore(MAX_REQUESTS)
         self.namespace = config.namespace
         self._timeout = httpx2.Timeout(timeout_s)
         self._silence = httpx2.Timeout(timeout_s, read=silence_s)
@@ -49,8 +51,9 @@ class ApiServer:
         *,
         params: Mapping[str, str | int] | None = None,
         timeout_s: float | None = None,
+        accept: str = "",
     ) -> dict[str, Any]:
-        """One request, JSON in and JSON out; a PATCH is a merge patch.
+        """One request, JSON in and JSON out; a PATCH is a merge patch. `accept` asks for another form of the answer.
 
         Raises:
             KubernetesUnavailable: it may be well again later, and not before `retry_after_s` where that is set.
@@ -59,10 +62,11 @@ class ApiServer:
         """
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {"Content-Type": MERGE_PATCH if method == "PATCH" else "application/json"} if content else {}
+        headers |= {"Accept": accept} if accept else {}
         timeout = self._timeout if timeout_s is None else httpx2.Timeout(timeout_s)
 
         async def exchange() -> tuple[httpx2.Response, bytes]:
-            async with self._connection.use() as (client, url):
+            async with self._requests, self._connection.use() as (client, url):
                 request = client.build_request(
                     method, url + path, content=content, headers=headers, params=dict(params or {}), timeout=timeout
                 )
@@ -80,7 +84,9 @@ class ApiServer:
         return _decoded(data)
 
     @contextlib.asynccontextmanager
-    async def lines(self, path: str, params: Mapping[str, str | int]) -> AsyncGenerator[AsyncIterator[str]]:
+    async def lines(
+        self, path: str, params: Mapping[str, str | int], *, accept: str = ""
+    ) -> AsyncGenerator[AsyncIterator[str]]:
         """The lines of an answer that does not end; ninety seconds without one are an error.
 
         Raises:
@@ -88,7 +94,10 @@ class ApiServer:
 
         """
         async with self._connection.use() as (client, url):
-            request = client.build_request("GET", url + path, params=dict(params), timeout=self._silence)
+            request = client.build_request(
+                "GET", url + path, params=dict(params), timeout=self._silence,
+                headers={"Accept": accept} if accept else {},
+            )  # fmt: skip
             with _mapped():
                 response = await client.send(request, stream=True)
                 try:

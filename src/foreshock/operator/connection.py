@@ -24,7 +24,8 @@ from lightkube.core.exceptions import ConfigError
 
 from foreshock.core.errors import InvalidSettings, KubernetesUnavailable, Problem
 
-MAX_CONNECTIONS = 32
+MAX_REQUESTS = 32  # at a time; watches are beside them, and no work for the server until something changes
+MAX_WATCHES = 160
 READ_AGAIN_EVERY_S = 60.0  # where a file system shows no change of a mounted secret
 _Stamp = tuple[int, int]
 _NO_FILE: _Stamp = (0, 0)
@@ -183,7 +184,7 @@ def _open(config: SingleConfig) -> _Opened:
         follow_redirects=False,
         headers={"User-Agent": "foreshock"},
         transport=httpx2.AsyncHTTPTransport(
-            verify=tls, trust_env=False, limits=httpx2.Limits(max_connections=MAX_CONNECTIONS)
+            verify=tls, trust_env=False, limits=httpx2.Limits(max_connections=MAX_REQUESTS + MAX_WATCHES)
         ),
     )
     return _Opened(client, config.cluster.server.rstrip("/"))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from foreshock.core.clock import parse_instant, rfc3339
 from foreshock.core.errors import Problem
 from foreshock.core.verdicts import Subject
-from foreshock.manifests.anomaly import MAX_CONTRIBUTIONS, anomaly_name
+from foreshock.manifests.anomaly import MAX_CONTRIBUTIONS, MAX_SENTENCES, anomaly_name
 from foreshock.manifests.conditions import MAX_MESSAGE_CHARS, Because, ConditionStatus, ConditionType
 from foreshock.manifests.detector import API_VERSION, AnomalyDetector
 from foreshock.manifests.model import model_name
@@ -29,7 +29,6 @@ ANOMALIES = Kind("Anomaly", _BASE, "anomalies")
 EVENTS = Kind("Event", "/api/v1", "events")
 _MAX_LABEL_CHARS = 1_024
 _MAX_EXCLUDED = 20
-_MAX_CHANGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +208,17 @@ def anomaly_of(incident: Incident, owner: Seen) -> tuple[dict[str, Any], dict[st
         "endedAt": rfc3339(incident.ended_at_s) if incident.ended_at_s is not None else None,
         "service": incident.service or None,
         "severity": incident.severity,
-        "peakScore": max(0.0, float(incident.peak_score)),
+        "peakScore": round(max(0.0, float(incident.peak_score)), 3),
         "group": [{"name": label, "value": value[:_MAX_LABEL_CHARS]} for label, value in incident.subject.group[:10]],
         "contributions": [
-            {"metric": each["metric"], "share": min(1.0, max(0.0, float(each["share"])))}
+            {"metric": each["metric"], "share": round(min(1.0, max(0.0, float(each["share"]))), 3)}
             for each in peak.get("contributions", ())[:MAX_CONTRIBUTIONS]
         ],
         "summary": str(evidence.get("summary", ""))[:MAX_MESSAGE_CHARS],
-        "changes": [{"what": str(each)[:512]} for each in evidence.get("changes", ())[:_MAX_CHANGES]],
+        "changes": [str(each) for each in evidence.get("changes", ())[:MAX_SENTENCES]],
+        "neighbours": [str(each) for each in evidence.get("neighbours", ())[:MAX_SENTENCES]],
+        "likelyOrigin": evidence.get("likely_origin"),
+        "incidentGroup": evidence.get("incident_group"),
     }
     if (model := evidence.get("model")) is not None:
         status["model"] = {"revision": model["revision"][:80], "sha256": model["digest"]}

@@ -33,19 +33,22 @@ class Requests(Protocol):
 
     async def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *,
-        params: Mapping[str, str | int] | None = None, timeout_s: float | None = None,
+        params: Mapping[str, str | int] | None = None, timeout_s: float | None = None, accept: str = "",
     ) -> dict[str, Any]: ...  # fmt: skip
 
-    def lines(self, path: str, params: Mapping[str, str | int]) -> Any: ...
+    def lines(self, path: str, params: Mapping[str, str | int], *, accept: str = "") -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A namespaced kind of the API: `/apis/<group>/<version>` and its plural."""
+    """A kind of the API: `/apis/<group>/<version>` and its plural."""
 
     name: str
     base: str
     plural: str
+    is_built_in: bool = False  # no definition of it can be deleted, so that what is gone was meant to go
+    query: tuple[tuple[str, str], ...] = ()  # which objects are wanted
+    is_metadata_only: bool = False  # nothing else of its objects crosses the wire
 
     def path(self, namespace: str | None = None, name: str | None = None) -> str:
         """Where its objects are, or one of them."""
@@ -53,6 +56,12 @@ class Kind:
             f"{self.base}/{self.plural}" if namespace is None else f"{self.base}/namespaces/{namespace}/{self.plural}"
         )
         return path if name is None else f"{path}/{name}"
+
+    def accept(self, suffix: str = "") -> str:
+        """The form in which its objects, or a list of them, are asked for; empty for the usual one."""
+        if not self.is_metadata_only:
+            return ""
+        return f"application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +196,14 @@ class _Scope(Generic[T]):
         seen: set[Key] = set()
         version, token = "", ""
         while True:
-            params: dict[str, str | int] = {"limit": PAGE}
+            kind = self.owner.kind
+            params: dict[str, str | int] = {"limit": PAGE, **dict(kind.query)}
             if token:
                 params["continue"] = token
             try:
-                page = await self.api.request("GET", self.owner.kind.path(self.namespace), params=params)
+                page = await self.api.request(
+                    "GET", kind.path(self.namespace), params=params, accept=kind.accept("List")
+                )
             except KubernetesRefused as error:
                 if error.status == GONE:  # between two pages
                     raise _Expired from error
@@ -215,9 +227,10 @@ class _Scope(Generic[T]):
         """Follow the changes until the server ends the watch, which it does every few minutes."""
         params: dict[str, str | int] = {
             "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version,
-            "timeoutSeconds": self.jitter.randint(*WATCH_S),
+            "timeoutSeconds": self.jitter.randint(*WATCH_S), **dict(self.owner.kind.query),
         }  # fmt: skip
-        async with self.api.lines(self.owner.kind.path(self.namespace), params) as lines:
+        kind = self.owner.kind
+        async with self.api.lines(kind.path(self.namespace), params, accept=kind.accept()) as lines:
             count = 0
             async for line in lines:
                 if line:
@@ -258,6 +271,8 @@ class _Scope(Generic[T]):
     async def _is_served(self) -> bool:
         """Whether objects of the kind could be created now: not while its definition is gone or going."""
         kind = self.owner.kind
+        if kind.is_built_in:
+            return True
         try:
             found = await self.api.request("GET", kind.base)
         except KubernetesRefused as error:

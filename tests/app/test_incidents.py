@@ -1,0 +1,143 @@
+"""Incidents as people meet them: three services of which one is the origin, and what changed before, live."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.app.hurried import HurriedClock, until
+from tests.app.operators import World, eventually, manifest, operating
+from tests.operator import objects
+from tests.servers.binaries import require
+from tests.servers.kubernetes import ControlPlane
+
+from foreshock.app.engine import Engine
+from foreshock.app.metrics import Metrics
+from foreshock.app.settings import Overrides, Settings, load_settings
+from foreshock.app.shop import Series, openmetrics_lines
+from foreshock.core.verdicts import Subject
+from foreshock.manifests.detector import AnomalyDetector
+from foreshock.operator.resources import ANOMALIES, DETECTORS
+from foreshock.prometheus.local_server import LocalPrometheus, backfill, running
+from foreshock.store.history import History
+
+FAULT_S = 1_800  # from the start of the tests until the store breaks; the others follow
+AFTER_MINUTES = {"store_wait": 0, "orders_wait": 3, "front_wait": 6}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
+    """A day of three series that break one after the other, until two hours from now."""
+    require("prometheus", "promtool", package="prometheus")
+    folder = tmp_path_factory.mktemp("shop")
+    chance, now_s = np.random.default_rng(5), int(time.time())
+    times_s = np.arange(now_s // 60 * 60 - 86_400, now_s // 60 * 60 + 7200, 60)
+    series = []
+    for name, minutes in AFTER_MINUTES.items():
+        values = 40.0 + chance.normal(0, 2, times_s.size)
+        values[times_s > now_s + FAULT_S + 60 * minutes] += 3000.0
+        series.append(Series(name, "gauge", "A test.", (), times_s, values))
+    file = folder / "shop.om"
+    file.write_text("".join(openmetrics_lines(tuple(series))))
+    backfill(folder / "data", file)
+    with running(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(shop: LocalPrometheus, tmp_path: Path) -> Settings:
+    state = f"sqlite:///{tmp_path / 'state.db'}"
+    return load_settings(None, {}, Overrides(shop.url, state, str(tmp_path / "models"), "127.0.0.1:0"))
+
+
+async def test_three_services_and_one_origin(settings: Settings) -> None:
+    """`foreshock run`: the store breaks, orders and front follow; all are one group, and the store its likely origin."""
+    clock, stream, metrics = HurriedClock(), io.StringIO(), Metrics()
+    history = History(settings.database)
+    engine = Engine(settings, history, clock=clock, executor=ThreadPoolExecutor(1), events=stream, metrics=metrics)
+    subjects = {}
+    for name in AFTER_MINUTES:
+        wanted = manifest(name.removesuffix("_wait"), query=name, target_service=name.removesuffix("_wait"))
+        detector = AnomalyDetector.model_validate(wanted)
+        subjects[name] = detector.subject
+        engine.put(detector)
+    task = asyncio.create_task(engine.run())
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line)["data"] for line in stream.getvalue().splitlines()]
+
+    try:
+        for subject in subjects.values():
+            await until(partial(_has_model, engine, subject))
+        clock.skip(FAULT_S - 60)
+        cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
+        for _ in range(9):
+            before = cycles() or 0
+            clock.skip(60)
+            await until(lambda before=before: (cycles() or 0) > before)
+        await until(lambda: len(told()) == 3)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        history.close()
+    first, second, third = told()
+    assert [each["detector"] for each in (first, second, third)] == ["default/store", "default/orders", "default/front"]
+    assert {each["incident_group"] for each in (first, second, third)} == {first["incident"]}
+    assert (first["neighbours"], first["likely_origin"]) == ([], None)
+    assert second["neighbours"] == ["likely origin: default/store fired 3 minutes earlier: store_wait (100 %)"]
+    assert third["neighbours"] == [
+        "likely origin: default/store fired 6 minutes earlier: store_wait (100 %)",
+        "default/orders fired 3 minutes earlier: orders_wait (100 %)",
+    ]
+    assert {each["likely_origin"] for each in (second, third)} == {"default/store"}
+    assert "incident_group" not in first["labels"]
+
+
+def _has_model(engine: Engine, subject: Subject) -> bool:
+    now = engine.standing(subject)
+    return now is not None and now.revision is not None
+
+
+async def test_an_alert_says_what_changed_in_the_cluster(
+    kubernetes: ControlPlane, namespace: str, settings: Settings
+) -> None:
+    """The operator: a rollout an hour before and a kill are in the event and in the Anomaly that kubectl describes."""
+    world = World(kubernetes, namespace)
+
+    def post(kind: str, document: dict[str, Any]) -> dict[str, Any]:
+        return kubernetes.request("POST", f"/apis/apps/v1/namespaces/{namespace}/{kind}", document)
+
+    owner = post("deployments", objects.workload(image="shop/checkout:2"))
+    post("replicasets", objects.replica_set(1, owner, image="shop/checkout:1"))
+    post("replicasets", objects.replica_set(2, owner, image="shop/checkout:2"))
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    kubernetes.request("POST", pods, objects.pod("checkout-h2-a"))
+    status = {"status": objects.ended(time.time() - 600, restarts=2)}
+    merge = "application/merge-patch+json"
+    kubernetes.request("PATCH", f"{pods}/checkout-h2-a/status", status, content_type=merge)
+    async with operating(world, settings):
+        world.apply(manifest(query="store_wait"))
+        await eventually(lambda: world.conditions(DETECTORS, "checkout").get("Ready", {}).get("status") == "True")
+        world.clock.skip(FAULT_S + 900)
+        (anomaly,) = await eventually(
+            lambda: [each for each in world.list(ANOMALIES) if each.get("status", {}).get("changes")]
+        )
+        (fired,) = await eventually(lambda: world.told)
+    rollout, created, killed = fired["changes"]
+    assert "before: Deployment checkout rolled out revision 2: image shop/checkout from 1 to 2" in rollout
+    assert "before: Deployment checkout was created" in created
+    assert "before: container app was OOM-killed in pod checkout-h2-a" in killed
+    assert anomaly["status"]["changes"] == fired["changes"]
+    described = kubernetes.kubectl("describe", "anomaly", "-n", namespace, anomaly["metadata"]["name"]).stdout
+    assert all(each in described for each in fired["changes"])
+    print(described)
+    print(kubernetes.kubectl("get", "anomalies", "-n", namespace).stdout)
