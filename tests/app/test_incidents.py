@@ -60,7 +60,7 @@ def settings(shop: LocalPrometheus, tmp_path: Path) -> Settings:
 
 
 async def test_three_services_and_one_origin(settings: Settings) -> None:
-    """`foreshock run`: the store breaks, orders and front follow; all are one group, and the store its likely origin."""
+    """`foreshock run`: the store breaks, orders and front follow; all are one group, and the store its origin."""
     clock, stream, metrics = HurriedClock(), io.StringIO(), Metrics()
     history = History(settings.database)
     engine = Engine(settings, history, clock=clock, executor=ThreadPoolExecutor(1), events=stream, metrics=metrics)

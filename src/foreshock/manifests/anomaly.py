@@ -100,7 +100,7 @@ class AnomalyStatus(StatusModel):
     likely_origin: Annotated[str, Field(max_length=_MAX_SENTENCE_CHARS)] | None = Field(
         default=None, description="The detector where it began most likely, as namespace/name."
     )
-    incident_group: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = Field(
+    incident_group: Annotated[str, Field(min_length=32, max_length=32, pattern="^[0-9a-f]{32}$")] | None = Field(
         default=None, description="Equal for incidents that belong together: the one that fired first of them."
     )
 

@@ -224,7 +224,8 @@ def anomaly_of(incident: Incident, owner: Seen) -> tuple[dict[str, Any], dict[st
         status["model"] = {"revision": model["revision"][:80], "sha256": model["digest"]}
     if (window := evidence.get("training_window")) is not None:
         status["trainingWindow"] = dict(window)
-    return owned(ANOMALIES, name, owner, spec), {key: value for key, value in status.items() if value is not None}
+    said = {key: value for key, value in status.items() if value not in (None, [])}
+    return owned(ANOMALIES, name, owner, spec), said
 
 
 def event_of(
