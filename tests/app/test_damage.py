@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from tests.servers.s3 import NewS3
 from tests.servers.shop import TO_THE_FAULT_S
 
 from foreshock.app.settings import Settings
+from foreshock.cli.main import main
 from foreshock.lifecycle.standing import Standing
 from foreshock.prometheus.local_server import LocalPrometheus
 from foreshock.store.artifacts import ARRAYS, MANIFEST
@@ -99,6 +101,7 @@ async def test_a_damaged_model_leaves_the_judging_to_the_last_good_one_until_it_
             await until(lambda run=run: _is_tried(run))  # and failed, which does not hide what is damaged
             assert judges(run, "v1-r1")
         async with _running(_settings(folder, breaking_shop.url)) as run:
+            run.clock.skip(3_800)  # the second revision is of an hour from now
             run.engine.put(detector(training=TRAINING))
             await until(lambda run=run: judges(run, "v1-r3"))
             await until(lambda run=run: standing(run).trouble is None)
@@ -133,6 +136,7 @@ async def test_when_every_revision_is_damaged_nothing_judges_and_nothing_breaks(
         await until(lambda: standing(run).trouble is not None)
         assert standing(run).revision is None
     async with _running(_settings(trained, breaking_shop.url)) as run:
+        run.clock.skip(3_800)
         run.engine.put(detector(training=TRAINING))
         await until(lambda: judges(run, "v1-r3"))
 
@@ -170,7 +174,7 @@ async def test_a_full_disk_keeps_the_last_good_model_and_the_next_one_comes_when
         run.engine.put(detector(training=TRAINING))
         await until(lambda: judges(run, "v1-r2"))
         before = sorted(path for path in (disk / "models").rglob("*") if path.is_file())
-        run.clock.skip(7_400)  # the second revision is of an hour from now
+        run.clock.skip(7_400)
         await until(lambda: standing(run).trouble is not None)
         trouble = standing(run).trouble
         assert trouble is not None
@@ -226,3 +230,18 @@ async def test_what_a_locked_database_does_not_take_nobody_hears_of_until_it_doe
         (incident,) = run.history.incidents()
         assert (event["status"], event["incident"]) == ("firing", incident.incident_id)
         await until(lambda: not run.engine.store_is_away)
+
+
+async def test_a_restored_backup_judges_on_where_it_was_taken(
+    trained: Path, breaking_shop: LocalPrometheus, tmp_path: Path
+) -> None:
+    """`foreshock backup` and `foreshock restore`, as documented: the same revision judges, nothing is learnt."""
+    archive, restored = tmp_path / "foreshock.tar", tmp_path / "restored"
+    for command, folder in (("backup", trained), ("restore", restored)):
+        state = ["--database", f"sqlite:///{folder}/state.db", "--artifacts", str(folder / "models")]
+        assert await asyncio.to_thread(main, [command, str(archive), *state]) == 0
+    async with _running(_settings(restored, breaking_shop.url)) as run:
+        run.engine.put(detector(training=TRAINING))
+        await until(lambda: judges(run, "v1-r2"))
+        assert [each.name for each in run.history.models(SUBJECT)] == ["v1-r2", "v1-r1"]
+        await until(lambda: standing(run).mark is not None)

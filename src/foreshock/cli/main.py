@@ -12,7 +12,21 @@ from types import ModuleType
 
 import typer
 
-from foreshock.cli import backtest, check, crd, demo, extractor, maintenance, models, operator, run, schema, version
+from foreshock.cli import (
+    backtest,
+    backup,
+    check,
+    crd,
+    demo,
+    extractor,
+    maintenance,
+    models,
+    operator,
+    restore,
+    run,
+    schema,
+    version,
+)
 from foreshock.cli.output import print_error
 from foreshock.core.errors import ForeshockError
 
@@ -24,6 +38,8 @@ COMMANDS: tuple[ModuleType, ...] = (
     models,
     check,
     maintenance,
+    backup,
+    restore,
     crd,
     schema,
     demo,

@@ -19,6 +19,7 @@ from typing import Any
 
 from foreshock.core.errors import ArtifactDamaged, ArtifactMissing, StoreUnavailable
 from foreshock.store.artifact_format import (
+    MAX_ARRAY_FILE_BYTES,
     MAX_MANIFEST_BYTES,
     AnyArray,
     decode_arrays,
@@ -64,6 +65,17 @@ class Artifacts(ABC):
         with self._set_aside_if_damaged(digest, ARRAYS):
             arrays = decode_arrays(promise, self._read(digest, ARRAYS, promise.size_bytes, exact=True))
         return promise.document, arrays
+
+    def files(self, digest: str) -> dict[str, bytes]:
+        """The two files of an artifact, as checked as `get` checks them; raises as it does."""
+        self.get(digest)
+        limits = {MANIFEST: MAX_MANIFEST_BYTES, ARRAYS: MAX_ARRAY_FILE_BYTES}
+        return {name: self._read(digest, name, limit, exact=False) for name, limit in limits.items()}
+
+    def put_files(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Write what `files` of another store returned; raises as `put` does, and where it is not of this digest."""
+        decode_arrays(decode_manifest(files[MANIFEST], digest), files[ARRAYS])
+        self._write(digest, {ARRAYS: files[ARRAYS], MANIFEST: files[MANIFEST]})
 
     @abstractmethod
     def size_bytes(self, digest: str) -> int:

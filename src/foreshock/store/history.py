@@ -87,6 +87,11 @@ class History(ByHand):
         """Close every connection; calling it twice is harmless."""
         self._database.close()
 
+    @property
+    def database(self) -> Database:
+        """For what concerns the tables as a whole, as a backup does."""
+        return self._database
+
     def check_writable(self) -> None:
         """Return if a transaction can be committed now, which is what `readyz` asks; raise as `commit_cycle` does."""
         with self._database.writing() as connection:

@@ -50,6 +50,11 @@ def prepare(connection: Connection, migrations: Path = MIGRATIONS) -> None:
     assert_writable(connection)
 
 
+def head() -> str:
+    """The revision of the tables of this Foreshock."""
+    return str(_revisions(MIGRATIONS)[0])
+
+
 def assert_writable(connection: Connection) -> None:
     """Change a row to what it is already; the database raises where nothing can be written now."""
     connection.execute(update(meta).where(meta.c.key == "schema_version").values(key="schema_version"))
