@@ -31,6 +31,7 @@ from tests.servers import alertmanager as alertmanagers
 from tests.servers import kafka as brokers
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.kafka import Kafka
+from tests.servers.processes import until
 
 from foreshock.store.history import History
 
@@ -111,7 +112,7 @@ class Chaos:
         """The number of incidents that were committed."""
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload(["tests.alerting.life"])
-        committed = processes.Value("l", 0)
+        committed, begun = processes.Value("l", 0), processes.Value("l", 0)
         began_s = 0.0
         for number in range(kills):
             if number == kills // 6:
@@ -119,11 +120,12 @@ class Chaos:
                 self.kafka.kill()
             if number == kills // 4:
                 self.gate.webhook_status = 500
-            life = processes.Process(target=live, args=(self.orders, committed))
+            life = processes.Process(target=live, args=(self.orders, committed, begun))
             life.start()
+            until(lambda number=number: begun.value > number, within_s=60, what="a life begins")  # type: ignore[misc]
             if self.chance.random() < 0.2:
                 self.alertmanager.kill()
-            life.join(self.chance.uniform(0.05, 0.6))
+            life.join(self.chance.uniform(0.05, 0.5) if self.chance.random() < 0.8 else self.chance.uniform(0.5, 2.5))
             if life.exitcode is not None:
                 sys.exit(f"a life ended by itself with {life.exitcode}")
             life.kill()
@@ -138,7 +140,8 @@ class Chaos:
                 self.gate.webhook_status = 200
         self.alertmanager.kill()  # whatever stands now, only a re-send can bring back
         self.alertmanager.restart()
-        last = processes.Process(target=live, args=(self.orders, committed))
+        print(f"{committed.value} of {self.orders.most} incidents were committed by lives that were killed")
+        last = processes.Process(target=live, args=(self.orders, committed, begun))
         last.start()
         drained_s = time.monotonic()
         while self.what_is_missing(committed.value):

@@ -54,18 +54,19 @@ class Orders:
     most: int  # incidents, after which it only delivers
 
 
-def live(orders: Orders, committed: Synchronized[int]) -> None:
+def live(orders: Orders, committed: Synchronized[int], begun: Synchronized[int]) -> None:
     """Decide and deliver until killed; `committed` counts after each commit, and never before."""
-    asyncio.run(_live(orders, committed))
+    asyncio.run(_live(orders, committed, begun))
 
 
-async def _live(orders: Orders, committed: Synchronized[int]) -> None:
+async def _live(orders: Orders, committed: Synchronized[int], begun: Synchronized[int]) -> None:
     history = History(orders.url)
     adapter: TypeAdapter[Any] = TypeAdapter(SinkSettings)
     sinks = [build(adapter.validate_python(one), SystemClock()) for one in orders.sinks]
     outbox = Outbox(history, sinks, orders.clock)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(outbox.run())
+        begun.value += 1
         number = len(await asyncio.to_thread(history.incidents, limit=1_000_000))
         while number < orders.most:
             changes = cycle(number, orders.clock.now_s())

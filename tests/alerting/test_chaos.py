@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tests.servers.binaries import require
 
-KILLS = 12
+KILLS = 10
 
 
 def test_every_alert_arrives_whatever_dies() -> None:
-    """Broker down for a scaled hour, Alertmanager killed, webhook answering 500, we killed a dozen times.
+    """Broker down for a scaled hour, Alertmanager killed, webhook answering 500, we killed ten times.
 
     FORESHOCK_TEST_SEED gives a seed back; `python -m tests.alerting.chaos` runs it with more.
     """

@@ -99,6 +99,19 @@ def test_pagerduty_resolves_what_it_triggered() -> None:
     assert payload["custom_details"]["contributions"][0] == {"metric": "pool_wait", "share": 0.75}
 
 
+def test_the_graph_is_one_click_away() -> None:
+    """Each receiver has a place for a link; without one none is invented."""
+    link = "http://prometheus/graph?g0.expr=pool_wait&g0.tab=0"
+    plain, _ = firing_and_resolved()
+    linked = {**plain, "data": {**plain["data"], "evidence": {"links": {"graph": link}}}}
+    assert alert(linked, now_s=NOW_S, resend_s=60)["generatorURL"] == link
+    assert pagerduty(linked, routing_key="r")["links"] == [{"href": link, "text": "Graph"}]
+    assert f"<{link}|graph>" in slack(linked)["blocks"][-1]["elements"][0]["text"]
+    assert alert(plain, now_s=NOW_S, resend_s=60)["generatorURL"] == ""
+    assert "links" not in pagerduty(plain, routing_key="r")
+    assert "graph" not in json.dumps(slack(plain))
+
+
 def test_pagerduty_knows_four_severities_only() -> None:
     """An unknown one would be refused with 400."""
     firing, _ = transitions(severity="page")

@@ -47,6 +47,7 @@ def alert(event: dict[str, Any], *, now_s: float, resend_s: float) -> dict[str, 
         "annotations": {name: text for name, text in annotations.items() if text},
         "startsAt": rfc3339(starts_s),
         "endsAt": rfc3339(ends_s),
+        "generatorURL": graph(event),
     }
 
 
@@ -56,7 +57,9 @@ def slack(event: dict[str, Any]) -> dict[str, Any]:
     title = f"{_headline(event)}: {data['service']}"
     fields = [("Severity", data["severity"]), ("Score", f"{data['score']:.3g}"), ("Since", data["started_at"])]
     shown = "\n".join([f"*{_escaped(title)}*", _escaped(summary(event)), _escaped(description(event))])
-    context = f"{data['detector']} · foreshock explain {data['incident']}"
+    context = _escaped(f"{data['detector']} · foreshock explain {data['incident']}")
+    if link := graph(event):
+        context += f" · <{link}|graph>"
     return {
         "text": _cut(_escaped(f"{title}. {summary(event)}"), MAX_SLACK_SECTION_CHARS),
         "blocks": [
@@ -65,7 +68,7 @@ def slack(event: dict[str, Any]) -> dict[str, Any]:
                 "type": "section",
                 "fields": [{"type": "mrkdwn", "text": f"*{name}*\n{_escaped(str(text))}"} for name, text in fields],
             },
-            {"type": "context", "elements": [{"type": "mrkdwn", "text": _cut(_escaped(context), 2_000)}]},
+            {"type": "context", "elements": [{"type": "mrkdwn", "text": context}]},
         ],
     }
 
@@ -85,6 +88,7 @@ def pagerduty(event: dict[str, Any], *, routing_key: str) -> dict[str, Any]:
     return {
         **common,
         "client": "Foreshock",
+        **({"links": [{"href": graph(event), "text": "Graph"}]} if graph(event) else {}),
         "payload": {
             "summary": summary(event),
             "source": data["detector"],
@@ -127,6 +131,12 @@ def description(event: dict[str, Any]) -> str:
         if sentences:
             lines.append(f"{title}: {'; '.join(sentences)}.")
     return "\n".join(lines)
+
+
+def graph(event: dict[str, Any]) -> str:
+    """Where the metric that leads is shown, or nothing."""
+    links = (event["data"].get("evidence") or {}).get("links", {})
+    return str(links.get("graph", ""))
 
 
 def _headline(event: dict[str, Any]) -> str:
