@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -37,14 +39,12 @@ def command(
         foreshock restore foreshock.tar --config foreshock.yaml
     """
     settings = settings_of(config, database, artifacts)
-    history = History(settings.database, password_file=settings.database_password_file)
-    try:
-        if str(file) == "-":
-            contents = backup.read(history.database, open_artifacts(settings), sys.stdin.buffer)
-        else:
-            contents = _from(file, history, settings)
-    finally:
-        history.close()
+    with _opened(file) as stream:
+        history = History(settings.database, password_file=settings.database_password_file)
+        try:
+            contents = backup.read(history.database, open_artifacts(settings), stream)
+        finally:
+            history.close()
     print_error(f"Restored {sum(contents.rows.values())} rows and {contents.models} models.")
 
 
@@ -54,9 +54,15 @@ def settings_of(config: Path | None, database: str | None, artifacts: str | None
     return load_settings(config, os.environ, overrides, needs_prometheus=False)
 
 
-def _from(file: Path, history: History, settings: Settings) -> backup.Contents:
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """Before a database is made, so that a wrong path makes none."""
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
     try:
-        with file.open("rb") as stream:
-            return backup.read(history.database, open_artifacts(settings), stream)
+        stream = file.open("rb")
     except OSError as error:
         raise InvalidFile(f"{file} cannot be read ({error.strerror}); correct the path.") from error
+    with stream:
+        yield stream
