@@ -24,6 +24,7 @@ from foreshock.app.engine import Engine
 from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Overrides, Settings, load_settings
 from foreshock.app.shop import Series, openmetrics_lines
+from foreshock.core.clock import parse_instant
 from foreshock.core.verdicts import Subject
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.operator.resources import ANOMALIES, DETECTORS
@@ -141,3 +142,44 @@ async def test_an_alert_says_what_changed_in_the_cluster(
     assert all(each in described for each in fired["changes"])
     print(described)
     print(kubernetes.kubectl("get", "anomalies", "-n", namespace).stdout)
+
+
+class _AlwaysRollingOut:
+    """A cluster in which a rollout of the service never ends."""
+
+    def changes(self, namespace: str, service: str, *, onset_s: float) -> tuple[str, ...]:  # noqa: ARG002
+        return (f"at the onset: Deployment {service} is rolling out revision 2",)
+
+    def rollout_s(self, namespace: str, service: str, *, at_s: float) -> float | None:  # noqa: ARG002
+        return at_s
+
+
+async def test_amid_a_rollout_an_alert_waits_five_intervals_and_names_it(settings: Settings) -> None:
+    """It is not muted: five minutes after its onset it fires, with the rollout in its changes."""
+    clock, stream, metrics = HurriedClock(), io.StringIO(), Metrics()
+    history = History(settings.database)
+    engine = Engine(
+        settings, history, clock=clock, executor=ThreadPoolExecutor(1), events=stream, metrics=metrics,
+        surroundings=_AlwaysRollingOut(),
+    )  # fmt: skip
+    detector = AnomalyDetector.model_validate(manifest("store", query="store_wait", target_service="store"))
+    engine.put(detector)
+    task = asyncio.create_task(engine.run())
+    try:
+        await until(partial(_has_model, engine, detector.subject))
+        clock.skip(FAULT_S)
+        cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
+        for _ in range(12):
+            before = cycles() or 0
+            clock.skip(60)
+            await until(lambda before=before: (cycles() or 0) > before)
+            if stream.getvalue():
+                break
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        history.close()
+    event = json.loads(stream.getvalue())
+    started_s, fired_s = parse_instant(event["data"]["started_at"]), parse_instant(event["time"])
+    assert fired_s - started_s == 300
+    assert event["data"]["changes"] == ["at the onset: Deployment store is rolling out revision 2"]

@@ -74,7 +74,7 @@ def target_of(scene: Scene, service: str) -> Target | None:
         return _chosen(scene, (chosen.selector,))
     named = tuple(((label, service),) for label in NAMING_LABELS)
     target = _chosen(scene, named)
-    if target.workloads or any(target.has(pod.labels) for pod in scene.pods):
+    if target.workloads or _pods(scene, target):
         return target
     same = tuple(each for each in scene.workloads if each.name == service)
     return Target(tuple(each.selector for each in same if each.selector), same) if same else None
@@ -87,7 +87,7 @@ def _chosen(scene: Scene, selectors: tuple[Labels, ...]) -> Target:
 
 def changes_of(scene: Scene, target: Target) -> list[Change]:
     """Everything that is known to have changed around the pods of a service, in no order."""
-    pods = [each for each in scene.pods if target.has(each.labels)]
+    pods = _pods(scene, target)
     revisions = _revisions(scene, target)
     return [
         *_rollouts(target, revisions),
@@ -107,6 +107,19 @@ def rollout_s(scene: Scene, target: Target, at_s: float) -> float | None:
     kinds = {What.ROLLOUT, What.CONFIGURATION}
     seen += [each.change.at_s for each in _noted(scene, target) if each.change.what in kinds and not each.name]
     return max((min(each, at_s) for each in seen), default=None)
+
+
+def _pods(scene: Scene, target: Target) -> list[Pod]:
+    """The pods of the service; those of one workload share their labels, which are compared once."""
+    known: dict[int, bool] = {}
+    found = []
+    for each in scene.pods:
+        which = id(each.labels)
+        if which not in known:
+            known[which] = target.has(each.labels)
+        if known[which]:
+            found.append(each)
+    return found
 
 
 def _revisions(scene: Scene, target: Target) -> list[Revision]:

@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from foreshock.core.clock import Clock
 from foreshock.core.errors import ForeshockError, KubernetesRefused
-from foreshock.diagnosis.changes import LOOK_BACK_S, sentences
+from foreshock.diagnosis.changes import LOOK_BACK_S, Change, sentences
 from foreshock.operator import cluster
-from foreshock.operator.happened import Noted, Scene, changes_of, noted, rollout_s, target_of
+from foreshock.operator.happened import Noted, Scene, Target, changes_of, noted, rollout_s, target_of
 from foreshock.operator.watch import FORBIDDEN, Heard, Key, Kind, Reflector, Requests
 from foreshock.prometheus.settings import Seconds
 
@@ -29,6 +29,7 @@ MOST_OBJECTS: Final = {cluster.PODS: 20_000, cluster.REPLICA_SETS: 20_000, clust
 MOST_OTHERS = 5_000  # of every other kind
 _LOOK_EVERY_S = 5.0
 _SWEEP_EVERY_S = 60.0
+_ANSWER_HOLDS_S = 2.0
 _EVICTED = 10  # one in so many Events leaves where there are too many
 _log = structlog.get_logger("foreshock")
 
@@ -118,6 +119,12 @@ class _Kept(Reflector[Any]):
                 self.drop(key)
 
 
+class _Around(NamedTuple):
+    scene: Scene
+    target: Target | None
+    changes: list[Change]
+
+
 @dataclass(slots=True)
 class ClusterSurroundings:
     """The engine's `Surroundings`, as the API server shows them; `wanted` are the namespaces that have detectors."""
@@ -135,24 +142,41 @@ class ClusterSurroundings:
     _nodes: _Kept | None = None
     _noted: dict[Noted, None] = field(default_factory=dict)  # oldest first
     _said: set[str] = field(default_factory=set)
+    _found_s: float = float("-inf")
+    _scenes: dict[str, Scene] = field(default_factory=dict)
+    _found: dict[tuple[str, str], _Around] = field(default_factory=dict)
 
     # --- what the engine asks -------------------------------------------------------------------------------------
 
     def changes(self, namespace: str, service: str, *, onset_s: float) -> tuple[str, ...]:
         """What changed before and since the onset, newest first; at the end what is not known."""
         kinds = self._kinds_of(namespace)
-        scene = self._scene(namespace, kinds)
-        target = target_of(scene, service)
-        found = changes_of(scene, target) if target is not None else []
-        said = sentences(found, onset_s=onset_s, look_back_s=self.settings.look_back_s)
+        around = self._around(namespace, service)
+        said = sentences(around.changes, onset_s=onset_s, look_back_s=self.settings.look_back_s)
         unknown = sorted(kind.plural for kind, each in kinds.items() if each is None or not each.is_complete)
         return (*said, f"Not known, since they could not be read: {', '.join(unknown)}") if unknown else said
 
     def rollout_s(self, namespace: str, service: str, *, at_s: float) -> float | None:
         """The newest instant up to `at_s` at which a rollout of the service was under way."""
-        scene = self._scene(namespace, self._kinds_of(namespace))
-        target = target_of(scene, service)
-        return rollout_s(scene, target, at_s) if target is not None else None
+        around = self._around(namespace, service)
+        return rollout_s(around.scene, around.target, at_s) if around.target is not None else None
+
+    def _around(self, namespace: str, service: str) -> _Around:
+        """Looked up once in a few seconds, so that a storm of alerts is no storm of look-ups."""
+        now_s = self.clock.monotonic_s()
+        if now_s - self._found_s > _ANSWER_HOLDS_S:
+            self._found_s = now_s
+            self._scenes.clear()
+            self._found.clear()
+        around = self._found.get((namespace, service))
+        if around is None:
+            scene = self._scenes.get(namespace)
+            if scene is None:
+                scene = self._scenes[namespace] = self._scene(namespace, self._kinds_of(namespace))
+            target = target_of(scene, service)
+            found = changes_of(scene, target) if target is not None else []
+            around = self._found[namespace, service] = _Around(scene, target, found)
+        return around
 
     def _kinds_of(self, namespace: str) -> dict[Kind, _Kept | None]:
         watched = self._watched.get(namespace) or self._watched.get(Everywhere)
@@ -184,6 +208,15 @@ class ClusterSurroundings:
             nodes.in_namespace.get("", {}) if nodes is not None else {},
             [each for each in self._noted if each.namespace == namespace],
         )
+
+    @property
+    def held(self) -> dict[str, int]:
+        """How many objects of each kind are known."""
+        counts: dict[str, int] = {}
+        for kinds, _ in self._watched.values():
+            for kind, kept in kinds.items():
+                counts[kind.name] = counts.get(kind.name, 0) + len(kept.objects)
+        return counts | ({cluster.NODES.name: len(self._nodes.objects)} if self._nodes is not None else {})
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -230,14 +263,10 @@ class ClusterSurroundings:
         oldest_s = self.oldest_s
         for each in [each for each in self._noted if each.change.at_s < oldest_s]:
             del self._noted[each]
-        counts: dict[str, int] = {}
         for kinds, _ in self._watched.values():
-            for kind, kept in kinds.items():
+            for kept in kinds.values():
                 kept.sweep(oldest_s)
-                counts[kind.name] = counts.get(kind.name, 0) + len(kept.objects)
-        if self._nodes is not None:
-            counts[cluster.NODES.name] = len(self._nodes.objects)
-        for name, count in counts.items():
+        for name, count in self.held.items():
             self.shown(name, count)
 
     # --- what the reflectors say ----------------------------------------------------------------------------------
