@@ -143,6 +143,7 @@ class ClusterSurroundings:
     _noted: dict[Noted, None] = field(default_factory=dict)  # oldest first
     _said: set[str] = field(default_factory=set)
     _found_s: float = float("-inf")
+    _complete: dict[str, int] = field(default_factory=dict)  # by namespace, how many kinds were listed then
     _scenes: dict[str, Scene] = field(default_factory=dict)
     _found: dict[tuple[str, str], _Around] = field(default_factory=dict)
 
@@ -164,8 +165,9 @@ class ClusterSurroundings:
     def _around(self, namespace: str, service: str) -> _Around:
         """Looked up once in a few seconds, so that a storm of alerts is no storm of look-ups."""
         now_s = self.clock.monotonic_s()
-        if now_s - self._found_s > _ANSWER_HOLDS_S:
-            self._found_s = now_s
+        complete = sum(each is not None and each.is_complete for each in self._kinds_of(namespace).values())
+        if now_s - self._found_s > _ANSWER_HOLDS_S or complete != self._complete.get(namespace):
+            self._found_s, self._complete[namespace] = now_s, complete
             self._scenes.clear()
             self._found.clear()
         around = self._found.get((namespace, service))
