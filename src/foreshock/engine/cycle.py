@@ -22,6 +22,7 @@ from foreshock.engine.evidence import evidence_of
 from foreshock.engine.facts import without_thin_metrics
 from foreshock.engine.gather import Failure, Gathered, Gathers
 from foreshock.engine.neighbours import Neighbours
+from foreshock.engine.peaks import Peaks, peak_of
 from foreshock.engine.surroundings import NoSurroundings, Surroundings
 from foreshock.engine.watch import Mark, Watch
 from foreshock.store.records import CycleChanges, Incident
@@ -86,6 +87,7 @@ class Cycle:
         self._gatherer, self._ledger, self.states = gatherer, ledger, states
         self._cluster, self._external_labels = cluster, external_labels
         self._surroundings, self._across = surroundings or NoSurroundings(), neighbours_across
+        self._peaks = Peaks()
 
     async def run(self, due: Sequence[tuple[Watch, int]], now_s: float) -> Summary:
         """Judge every due detector at its instant.
@@ -175,6 +177,8 @@ class Cycle:
     ) -> tuple[CycleChanges, dict[Subject, AlertState]]:
         states: dict[Subject, AlertState] = {}
         moved: list[tuple[_Row, Transition]] = []
+        peaks: list[Incident] = []
+        self._peaks.begin_cycle()
         for block, owners in blocks:
             anomalous, inconclusive = block.decisions.anomalous, block.decisions.inconclusive
             summary.verdicts["anomalous"] += int(anomalous.sum())
@@ -188,8 +192,11 @@ class Cycle:
                     continue  # most windows of most fleets: nothing to say and nothing to remember
                 said = _say(row)
                 summary.scores[row.subject] = float(block.decisions.scores[place])
-                states[row.subject], found = self._advance(watch, said)
+                state, found = self._advance(watch, said)
+                states[row.subject] = state
                 moved.extend((row, transition) for transition in found)
+                if not found and self._peaks.is_new(state):
+                    peaks.extend(self._peak(row, state))
         for watch, failure in gathered.failures.items():
             at_s = next(at_s for each, at_s in due if each is watch)
             for group in watch.row_of_group:
@@ -200,7 +207,7 @@ class Cycle:
                     states[subject], _ = self._advance(watch, unknown)
         incidents, outbox = self._tell(moved, states, now_s, summary)
         changed = tuple(state for subject, state in states.items() if state != self.states.get(subject))
-        return CycleChanges(now_s, states=changed, incidents=tuple(incidents), outbox=tuple(outbox)), states
+        return CycleChanges(now_s, states=changed, incidents=(*incidents, *peaks), outbox=tuple(outbox)), states
 
     def _tell(
         self, moved: list[tuple[_Row, Transition]], states: dict[Subject, AlertState], now_s: float, summary: Summary
@@ -230,9 +237,19 @@ class Cycle:
             )  # fmt: skip
             transitions.append(transition)
             outbox.extend(deliveries(transition, event, sinks=watch.sinks, created_s=now_s))
-            incidents.append(_incident(transition, watch, event))
+            incidents.append(self._peaks.with_peak(_incident(transition, watch, event)))
         summary.transitions = tuple(transitions)
         return incidents, outbox
+
+    def _peak(self, row: _Row, state: AlertState) -> tuple[Incident, ...]:
+        """What the database keeps of a window that is the worst of its incident."""
+        watch, peak = row.watch, peak_of(state)
+        evidence = evidence_of(watch, int(row.block.rows[row.place]), row.block.vectors[row.place], peak)
+        event = cloud_event(
+            peak, evidence, cluster=self._cluster, service=watch.spec.target_service,
+            external_labels=self._external_labels,
+        )  # fmt: skip
+        return self._peaks.keep(state, _incident(peak, watch, event))
 
     def _advance(self, watch: Watch, said: Judgement) -> tuple[AlertState, tuple[Transition, ...]]:
         row = watch.row_of_group[said.subject.group]

@@ -208,6 +208,13 @@ class History(ByHand):
             row = connection.execute(query).mappings().first()
         return None if row is None else rows.to_incident(row)
 
+    def incident_ids(self, prefix: str, *, limit: int = 10) -> tuple[str, ...]:
+        """The ids that begin with a prefix of hex digits, at most `limit`."""
+        ids = schema.incidents.c.id
+        query = select(ids).where(ids.startswith(prefix, autoescape=True)).order_by(ids).limit(limit)
+        with self._database.reading() as connection:
+            return tuple(connection.execute(query).scalars())
+
     # --- models --------------------------------------------------------------------------------------------------
 
     def record_model(self, record: ModelRecord, *, epoch: int | None = None) -> None:
@@ -448,6 +455,7 @@ class History(ByHand):
             "reason": new.reason,
             "peak_score": new.peak_score,
             "evidence": func.coalesce(new.evidence, table.c.evidence),
+            "peak_evidence": func.coalesce(new.peak_evidence, table.c.peak_evidence),
         }
         values = [rows.from_incident(incident) for incident in incidents]
         connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), values)

@@ -48,6 +48,7 @@ class Incident:
     ended_at_s: int | None = None
     reason: EndReason | None = None
     evidence: Mapping[str, Any] | None = None
+    peak_evidence: Mapping[str, Any] | None = None  # likewise, of the worst window; None while the first was the worst
     feedback: Feedback | None = None
 
 

@@ -68,6 +68,7 @@ def from_incident(incident: Incident) -> dict[str, Any]:
         "reason": incident.reason.value if incident.reason else None,
         "peak_score": incident.peak_score,
         "evidence": None if incident.evidence is None else dict(incident.evidence),
+        "peak_evidence": None if incident.peak_evidence is None else dict(incident.peak_evidence),
     }
 
 
@@ -83,6 +84,7 @@ def to_incident(row: Mapping[Any, Any]) -> Incident:
         ended_at_s=row["ended_at_s"],
         reason=EndReason(row["reason"]) if row["reason"] else None,
         evidence=row["evidence"],
+        peak_evidence=row["peak_evidence"],
         feedback=None if row["feedback"] is None else Feedback(**row["feedback"]),
     )
 

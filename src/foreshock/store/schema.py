@@ -66,6 +66,7 @@ incidents = Table(
     Column("reason", String(32)),
     Column("peak_score", Double, nullable=False),
     Column("evidence", _Json),
+    Column("peak_evidence", _Json),  # of the worst window since
     Column("feedback", _Json),  # what somebody says that it was
     Index("incidents_started", "started_at_s"),
     Index("incidents_status", "status"),
