@@ -81,13 +81,13 @@ class ValueAxis:
         """The place of a value, 0 at the top and 100 at the bottom; what lies outside is put on the edge."""
         return round(float(self.heights(np.array([value]))[0]) / HEIGHT * 100, 2)
 
-    def heights(self, values: Array) -> Array:
-        """(n,) values to (n,) heights in the view box, NaN where there is no value."""
+    def heights(self, values: Array, height: float = HEIGHT) -> Array:
+        """(n,) values to (n,) heights in a box of that height, NaN where there is no value."""
         scaled = np.clip(values, self.low, self.high)
         low, high = self.low, self.high
         if self.logarithmic:
             scaled, low, high = np.log1p(scaled), math.log1p(low), math.log1p(high)
-        return HEIGHT * (1.0 - (scaled - low) / (high - low))
+        return height * (1.0 - (scaled - low) / (high - low))
 
     def ticks(self, most: int = 4) -> list[float]:
         """Round values within the axis, at most about `most`."""
@@ -127,22 +127,29 @@ def _extent(values: Array) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def line_path(times_s: Array, values: Array, time_axis: TimeAxis, value_axis: ValueAxis) -> str:
+Box = tuple[float, float]  # width and height of the plot's own coordinates
+
+
+def line_path(
+    times_s: Array, values: Array, time_axis: TimeAxis, value_axis: ValueAxis, box: Box = (WIDTH, HEIGHT)
+) -> str:
     """The path of a line that is broken where nothing was measured; every extreme of the full series is on it."""
     times_s, values = thin(times_s, values, LINE_BUCKETS)
-    points = [_points(*part, time_axis, value_axis) for part in _measured_parts(times_s, values)]
+    points = [_points(*part, time_axis, value_axis, box) for part in _measured_parts(times_s, values)]
     # A lone point has no length; a tiny stroke with round caps makes it a dot.
     return " ".join(f"M{part[0]}h.01" if len(part) == 1 else f"M{'L'.join(part)}" for part in points)
 
 
-def band_path(times_s: Array, lower: Array, upper: Array, time_axis: TimeAxis, value_axis: ValueAxis) -> str:
+def band_path(
+    times_s: Array, lower: Array, upper: Array, time_axis: TimeAxis, value_axis: ValueAxis, box: Box = (WIDTH, HEIGHT)
+) -> str:
     """The closed outline between two limits, in as many pieces as there are stretches with both."""
     times_s, lower, upper = _averaged(times_s, lower, upper)
     pieces = []
     for part_s, rows in _measured_parts(times_s, np.where(np.isfinite(lower + upper), np.arange(times_s.size), np.nan)):
         index = rows.astype(int)
-        above = _points(part_s, upper[index], time_axis, value_axis)
-        below = _points(part_s, lower[index], time_axis, value_axis)
+        above = _points(part_s, upper[index], time_axis, value_axis, box)
+        below = _points(part_s, lower[index], time_axis, value_axis, box)
         pieces.append(f"M{'L'.join([*above, *reversed(below)])}Z")
     return " ".join(pieces)
 
@@ -186,10 +193,10 @@ def _measured_parts(times_s: Array, values: Array) -> list[tuple[Array, Array]]:
     return [(times_s[part], values[part]) for part in parts]
 
 
-def _points(times_s: Array, values: Array, time_axis: TimeAxis, value_axis: ValueAxis) -> list[str]:
+def _points(times_s: Array, values: Array, time_axis: TimeAxis, value_axis: ValueAxis, box: Box) -> list[str]:
     length_s = max(time_axis.to_s - time_axis.from_s, 1.0)
-    across = WIDTH * np.clip((times_s - time_axis.from_s) / length_s, 0.0, 1.0)
-    down = value_axis.heights(values)
+    across = box[0] * np.clip((times_s - time_axis.from_s) / length_s, 0.0, 1.0)
+    down = value_axis.heights(values, box[1])
     return [f"{x:.1f},{y:.1f}" for x, y in zip(across.tolist(), down.tolist(), strict=True)]
 
 
