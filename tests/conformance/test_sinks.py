@@ -5,7 +5,6 @@ Each stands before its real receiver, those on a network behind a proxy that let
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
@@ -22,7 +21,7 @@ import pytest
 from confluent_kafka import KafkaError
 from lightkube import KubeConfig
 from pydantic import TypeAdapter
-from tests.alerting.sinks.events import EVIDENCE, event, firing_and_resolved, transitions
+from tests.alerting.sinks.events import EVIDENCE, event, firing_and_resolved, patiently, transitions
 from tests.alerting.sinks.receiver import Receiver
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.fault_proxy import (
@@ -198,16 +197,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "kafka": {"bootstrap_servers": "kafka-0:9092, kafka-1:9092", "topic": "anomalies"},
     "alertmanager": {"urls": ["http://am-0:9093", "http://am-1:9093"]},
 }
-
-
-async def patiently(sink: Sink, sent: dict[str, Any]) -> None:
-    """As the outbox does: again until it is taken, for 20 s."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await sink.send(sent, event_id=sent["id"])
-            except SinkUnavailable:
-                await asyncio.sleep(0.1)
 
 
 def test_every_sink_has_a_world_here() -> None:

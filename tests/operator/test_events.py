@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.alerting.sinks.events import firing_and_resolved
 from tests.app.hurried import HurriedClock, until
 from tests.servers.kubernetes import ControlPlane
 
+from foreshock.alerting.sinks.kubernetes_event import KubernetesEventSettings, KubernetesEventSink
+from foreshock.core.errors import SinkRejected
 from foreshock.operator.api import ApiServer
 from foreshock.operator.connection import load_kubeconfig
-from foreshock.operator.events import BURST, REFILL_S, Events
+from foreshock.operator.events import BURST, REFILL_S, Events, IncidentEvents
 from foreshock.operator.reconcile import Said
 from foreshock.operator.resources import EVENTS, Seen, seen
 
@@ -70,3 +73,24 @@ async def test_a_detector_that_talks_too_much_is_throttled(namespace: str, accou
         writer.clock.skip(REFILL_S)
         await writer.say(_owner(namespace), 3)
         assert writer.counts == {"written": BURST + 1, "throttled": 7}
+
+
+async def test_a_refused_event_is_counted_and_holds_up_nothing(
+    kubernetes: ControlPlane, namespace: str, account: Path
+) -> None:
+    """Row 23: without the right nothing waits; what is said when it is back is written."""
+    async with ApiServer(load_kubeconfig(kubernetes.user(f"nobody-{namespace}"))) as api:
+        writer = Writer(api)
+        await writer.say(_owner(namespace), 3)
+        assert writer.counts == {"refused": 3}
+        sink = KubernetesEventSink(KubernetesEventSettings(name="events"), IncidentEvents(api, lambda *_: "u-1"))
+        firing, _ = firing_and_resolved(namespace=namespace)
+        with pytest.raises(SinkRejected, match="Sink 'events': the API server refuses an Event"):
+            await sink.send(firing, event_id=firing["id"])
+    async with ApiServer(load_kubeconfig(account)) as api:
+        sink = KubernetesEventSink(KubernetesEventSettings(name="events"), IncidentEvents(api, lambda *_: "u-1"))
+        await sink.send(firing, event_id=firing["id"])
+    (found,) = kubernetes.request("GET", EVENTS.path(namespace))["items"]
+    assert (found["reason"], found["type"]) == ("AnomalyFiring", "Warning")
+    assert found["involvedObject"]["uid"] == "u-1"
+    assert found["message"] == "pool_wait is 6 times its usual value"

@@ -1,11 +1,14 @@
-"""Events as the engine writes them, for the tests of sinks."""
+"""Events as the engine writes them, and the patience of the outbox, for the tests of sinks."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from foreshock.alerting.event import Evidence, ModelIdentity, RangeQuery, cloud_event
+from foreshock.alerting.sinks.base import Sink
 from foreshock.alerting.state import AlertPolicy, Transition, advance
+from foreshock.core.errors import SinkUnavailable
 from foreshock.core.verdicts import Anomalous, Contribution, Judgement, Normal, Subject
 
 AT_S = 1_700_000_000
@@ -37,3 +40,13 @@ def event(transition: Transition, evidence: Evidence = EVIDENCE) -> dict[str, An
 def firing_and_resolved(number: int = 1, *, namespace: str = "shop") -> tuple[dict[str, Any], dict[str, Any]]:
     firing, resolved = transitions(number, namespace=namespace)
     return event(firing), event(resolved)
+
+
+async def patiently(sink: Sink, sent: dict[str, Any]) -> None:
+    """As the outbox does: again until it is taken, for 30 s."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await sink.send(sent, event_id=sent["id"])
+            except SinkUnavailable:
+                await asyncio.sleep(0.1)
