@@ -1,4 +1,4 @@
-"""`foreshock backup` and `foreshock restore` as a shell sees them; tests/store/test_backup.py is about what is in one."""
+"""`foreshock backup` and `foreshock restore` as a shell sees them; what is in one: tests/store/test_backup.py."""
 
 from __future__ import annotations
 
