@@ -1,6 +1,7 @@
 """Row 17: an operator that is killed at random points tells the same story as one that never was.
 
-`FORESHOCK_KILLS=100 make unit ARGS=tests/app/test_chaos.py` kills it a hundred times; `FORESHOCK_SEED` repeats a run.
+`FORESHOCK_KILLS=100 make unit ARGS=tests/app/test_chaos.py` kills it a hundred times; `FORESHOCK_TEST_SEED` gives a
+seed back.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from foreshock.prometheus.local_server import LocalPrometheus, backfill, running
 from foreshock.store.history import History
 
 KILLS = int(os.environ.get("FORESHOCK_KILLS", "10"))
-SEED = int(os.environ.get("FORESHOCK_SEED") or random.randrange(1_000_000))
+SEED = int(os.environ.get("FORESHOCK_TEST_SEED") or random.randrange(1_000_000))
 WINDOWS = 30 + 6 * KILLS
 FAULT_EVERY, FAULT_FOR = 36, 8  # minutes
 
@@ -75,7 +76,7 @@ def oracle(past: Past, manifest: AnomalyDetector, trained_to_s: int) -> tuple[Al
 
 def test_a_hundred_deaths_and_one_story(kubernetes: ControlPlane, past: Past, tmp_path: Path) -> None:
     """SIGKILL at random points: incidents, events and their order are the oracle's; only equal events come twice."""
-    print(f"FORESHOCK_KILLS={KILLS} FORESHOCK_SEED={SEED}")
+    print(f"FORESHOCK_KILLS={KILLS} FORESHOCK_TEST_SEED={SEED}")
     namespace = new_namespace(kubernetes)
     document = {**MANIFEST, "metadata": {"name": "checkout", "namespace": namespace}}
     kubernetes.kubectl("apply", "-f", "-", stdin=json.dumps(document))
