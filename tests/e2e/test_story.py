@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.app.operators import install_definitions
 from tests.servers.binaries import require
 from tests.servers.extractor import start as start_extractor
 from tests.servers.kubernetes import ControlPlane, new_namespace, serving
 from tests.servers.operators import LocalOperator, balanced, start_operator, stop_all, wait_for
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.processes import family
 
 from foreshock.app.shop import Story, openmetrics_lines, shop_series
 from foreshock.app.shop_exporter import ShopExporter, scrape_config_yaml
@@ -26,6 +29,7 @@ from foreshock.prometheus.local_server import backfill, running
 
 MANIFEST = Path(__file__).parents[2] / "examples/payment-service-monitor.yaml"
 NAME = "payment-service-monitor"
+UNFINISHED = "unfinished"  # a second detector, whose first leader is stopped while it trains it
 RETRIES = 2e6  # requests at once: a retry storm that the rate over 15 minutes shows at the next scrape
 TAKEN_OVER_WITHIN_S = 20.0
 
@@ -148,7 +152,7 @@ def test_the_given_manifest_from_apply_to_delete(cluster: Cluster) -> None:
     _a_killed_leader_is_followed(cluster, second, first)
     assert {event["id"] for event in cluster.events()} == {fired["id"]}
 
-    cluster.kubectl("delete", "ad", NAME, "--wait=true", "--timeout=60s")
+    cluster.kubectl("delete", "ad", NAME, UNFINISHED, "--wait=true", "--timeout=60s")
     wait_for(
         lambda: not cluster.list(MODELS) and not cluster.list(ANOMALIES), within_s=60, because="left over", of=operators
     )
@@ -181,12 +185,14 @@ def _a_paused_leader_writes_nothing_more(cluster: Cluster, first: LocalOperator)
     """SIGSTOP for longer than the Lease: the other leads; woken, the first begins no write and steps down."""
     (other,) = (each for each in cluster.operators if each is not first)
     before = cluster.condition("Anomalous")
+    began = _training_is_under_way(cluster, first)
     first.server.signal(signal.SIGSTOP)
     stopped_s = time.monotonic()
     try:
         wait_for(lambda: other.leads, within_s=40, because="nobody took over", of=(other,))
         assert time.monotonic() - stopped_s < TAKEN_OVER_WITHIN_S
         wait_for(lambda: other.metric("foreshock_cycles_total") > 0, within_s=120, because="no cycle", of=(other,))
+        _wait_for_model(cluster, other)
     finally:
         first.server.signal(signal.SIGCONT)
     wait_for(lambda: "leads no more" in first.log, within_s=30, because="it does not step down", of=(first,))
@@ -198,7 +204,54 @@ def _a_paused_leader_writes_nothing_more(cluster: Cluster, first: LocalOperator)
     assert (after["status"], after["lastTransitionTime"]) == (before["status"], before["lastTransitionTime"])
     assert first.metric("foreshock_status_writes_total", outcome="written") == written
     assert cluster.leader is other
+    revisions = cluster.postgresql.execute(f"SELECT revision FROM models WHERE name = '{UNFINISHED}'", cluster.database)
+    assert len(revisions) == 1, "the loser's training was committed beside the leader's"
+    said = _history_of_model_ready(cluster, began)
+    assert said.count("True") >= 1
+    assert sorted(said, key=lambda status: status == "True") == said, f"a step back: {said}"
     return other
+
+
+def _training_is_under_way(cluster: Cluster, leader: LocalOperator) -> str:
+    """Row 16: a new detector whose fit has begun and cannot end; the version of the world before it was applied."""
+    (worker,) = (pid for pid in family(leader.server.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(worker, signal.SIGSTOP)
+    began = cluster.plane.request("GET", DETECTORS.path(cluster.namespace))["metadata"]["resourceVersion"]
+    manifest = yaml.safe_load(MANIFEST.read_text())
+    manifest["metadata"]["name"] = UNFINISHED
+    manifest["spec"]["sinks"] = []  # it tells nobody: the events of this story are those of the other one
+    cluster.plane.kubectl("apply", "-n", cluster.namespace, "-f", "-", stdin=json.dumps(manifest))
+    wait_for(
+        lambda: leader.metric("foreshock_trainings_running") == 1, within_s=60, because="no training", of=(leader,)
+    )
+    return str(began)
+
+
+def _wait_for_model(cluster: Cluster, leader: LocalOperator) -> None:
+    """Until the detector that the other leader left unfinished has its model."""
+    wait_for(
+        lambda: [
+            each
+            for each in cluster.list(MODELS)
+            if each["metadata"]["name"].startswith(UNFINISHED) and each.get("status", {}).get("stage") == "Active"
+        ],
+        within_s=180,
+        because="the new leader does not train what the old one left",
+        of=(leader,),
+    )
+
+
+def _history_of_model_ready(cluster: Cluster, began: str) -> list[str]:
+    """Every status of `ModelReady` that the API server ever showed of it, in order."""
+    path = f"{DETECTORS.path(cluster.namespace)}?watch=1&resourceVersion={began}&timeoutSeconds=2"
+    shown = cluster.plane.kubectl("get", "--raw", path).stdout
+    conditions = [
+        condition
+        for change in map(json.loads, shown.splitlines())
+        if change["object"]["metadata"]["name"] == UNFINISHED
+        for condition in change["object"].get("status", {}).get("conditions", ())
+    ]
+    return [condition["status"] for condition in conditions if condition["type"] == "ModelReady"]
 
 
 def _a_killed_leader_is_followed(cluster: Cluster, leader: LocalOperator, heir: LocalOperator) -> None:

@@ -343,6 +343,9 @@ class Operator:
         standing = engine.standing(subject)
         if problem is None and standing is not None and standing.generation != now.generation:
             return None  # the order is on its way
+        has_looked = standing is not None and (standing.mark is not None or standing.is_suspended)
+        if problem is None and not has_looked and not engine.store_is_away and now.said_generation == now.generation:
+            return None  # a new leader leaves what was said until it has looked for itself
         return Observed(
             now.generation, standing, problem, tuple(engine.stuck.get(subject, ())), store_is_away=engine.store_is_away
         )
