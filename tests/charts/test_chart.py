@@ -224,6 +224,16 @@ def test_one_replica_is_recreated_and_two_roll() -> None:
     assert models["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
+def test_brokers_and_alertmanagers_are_reached() -> None:
+    """Each port of `bootstrap_servers` and `urls` is open."""
+    bus = {"name": "bus", "type": "kafka", "bootstrap_servers": "kafka-0.bus:9093, kafka-1.bus:9094", "topic": "a"}
+    oncall = {"name": "oncall", "type": "alertmanager", "urls": ["http://am-0:9095", "https://am-1"]}
+    settings = {**MINIMAL["settings"], "sinks": [bus, oncall], "default_sinks": ["bus", "oncall"]}
+    (policy,) = of_kind(text({**MINIMAL, "settings": settings}), "NetworkPolicy")
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert {9093, 9094, 9095, 443} <= ports
+
+
 def test_traffic_goes_to_what_the_settings_name_and_nowhere_else() -> None:
     """The open ports are those of DNS, the API server, and of the URLs of datasources, sinks and database."""
     policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(text(FULL), "NetworkPolicy")}
