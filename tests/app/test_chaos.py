@@ -34,7 +34,7 @@ from foreshock.store.history import History
 
 KILLS = int(os.environ.get("FORESHOCK_KILLS", "10"))
 SEED = int(os.environ.get("FORESHOCK_TEST_SEED") or random.randrange(1_000_000))
-WINDOWS = 30 + 6 * KILLS
+WINDOWS = 30 + 7 * KILLS
 FAULT_EVERY, FAULT_FOR = 36, 8  # minutes
 
 
