@@ -177,12 +177,15 @@ class Simulation:
     async def to_day(self, day: float) -> None:
         await self.clock.pass_time(START_S + day * DAY_S)
 
-    def score(self, name: str = "checkout") -> float:
-        """The newest score of a detector by the model that its row has now."""
+    def score(self, name: str = "checkout", *, shift: float = 12.0) -> float:
+        """What the model that a detector has now says of its newest window, were it higher by `shift`."""
         (lane,) = self.engine._lanes.values()
         watch = lane.watches[Subject("default", name)]
         (row,) = watch.row_of_group.values()
+        ring = watch.cohort.ring[row]
+        ring[-watch.schema.window_steps :] += shift
         block = watch.cohort.judge(np.array([row]), np.array([True]), np.array([False]))
+        ring[-watch.schema.window_steps :] -= shift
         return float(block.decisions.scores[0])
 
 

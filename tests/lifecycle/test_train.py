@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from foreshock.core.frame import Frame
-from foreshock.lifecycle.train import DAY_S, PERSISTENCE_S, maintenance_rows, teaching_rows
+from foreshock.lifecycle.train import DAY_S, maintenance_rows, teaching_rows
 from foreshock.manifests.detector import AnomalyDetector
 
-STEP_S, N_ROWS = 300, 7 * 288
+STEP_S, N_ROWS, PERSISTENCE_S = 300, 7 * 288, 43_200
 
 
 def _teaches(*incidents: tuple[int, int]) -> np.ndarray:

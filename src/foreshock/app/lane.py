@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -22,6 +22,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.engine.cycle import Cycle, Ledger, Summary
 from foreshock.engine.endings import Farewell
 from foreshock.engine.gather import Gathers, MetricSource
+from foreshock.engine.groups import Group
 from foreshock.engine.surroundings import Surroundings
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.standing import Standing
@@ -91,6 +92,7 @@ class Lane:
     _leaving: dict[Subject, Leave] = field(default_factory=dict)
     _coming: dict[Subject, AnomalyDetector] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _adapted: list[Subject] = field(default_factory=list)  # whose incidents are the new normal
     _extractor_away: str = ""
     _cohorts: Cohorts = field(default_factory=Cohorts)
     _gatherer: Gathers = field(init=False)
@@ -107,7 +109,7 @@ class Lane:
             surroundings=parts.surroundings, neighbours_across=settings.neighbours == "cluster",
         )  # fmt: skip
         trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
-        self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed)
+        self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed, self._adapted.extend)
 
     def order(self, subject: Subject, wanted: AnomalyDetector | Leave) -> None:
         """Take effect between two cycles; the newest order counts, and who left and came back does both."""
@@ -151,6 +153,7 @@ class Lane:
         resynced_s = clock.monotonic_s()
         while True:
             await self._carry_out()
+            await self._end_adapted()
             now_s = clock.now_s() + offset_s
             due = [
                 (watch, at_s)
@@ -223,6 +226,29 @@ class Lane:
         self.parts.metrics.show(telemetry.EXPECTED_FALSE, false_per_s * _WEEK_S, self.source.name)
         await self._end(farewells)
         await self.learning.caught_up(within_s=_RESTORE_WITHIN_S)  # else the first window would lack its model
+
+    async def _end_adapted(self) -> None:
+        """What has lasted and is learnt is no incident any more."""
+        groups: dict[Subject, set[Group]] = {}
+        for subject in self._adapted:
+            groups.setdefault(Subject(subject.namespace, subject.name), set()).add(subject.group)
+        self._adapted.clear()
+        farewells = [
+            replace(self._farewell(self.watches[subject].manifest, EndReason.ADAPTED), only=frozenset(these))
+            for subject, these in groups.items()
+            if subject in self.watches
+        ]
+        await self._end(farewells)
+
+    def _settle_changes(self, now_s: float) -> None:
+        """Let what has lasted be learnt early, where the manifest allows it."""
+        for subject, state in self.parts.states.items():
+            watch = self.watches.get(Subject(subject.namespace, subject.name))
+            if watch is None or state.incident is None or watch.spec.training.drift_detection != "enabled":
+                continue
+            # a tenth longer, so that the new level has become that of most of a day
+            if now_s - state.incident.started_at_s >= 1.1 * watch.spec.training.persistence:
+                self.learning.settle_change(watch.subject, now_s)
 
     async def _heed(self) -> None:
         """Take up what was changed by hand: another revision judges from this cycle on."""
@@ -327,6 +353,7 @@ class Lane:
             if watch not in summary.failures:
                 self.learning.say_well_again(watch.subject)
         self._announce(summary.transitions)
+        self._settle_changes(now_s)
         for watch in summary.changed:
             parts.changed(watch.subject)
         parts.cycled(summary)

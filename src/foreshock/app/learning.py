@@ -16,11 +16,12 @@ from foreshock.core.clock import Clock
 from foreshock.core.errors import Damaged, ForeshockError, LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.engine.watch import Watch
+from foreshock.lifecycle.lines import SHADOW
 from foreshock.lifecycle.standing import Trouble
 from foreshock.lifecycle.trainer import NEVER_S, Learnt, Trainer
 from foreshock.manifests.conditions import Because
 
-_IDLE_S = 0.5
+_IDLE_S, _DAY_S = 0.5, 86_400.0
 _SOON_S, _LATER_S = 60.0, 600.0  # after a failure that may pass, and after one that will not by itself
 _FAILED = Because.TRAINING_FAILED.value
 _KILLED = (
@@ -49,6 +50,8 @@ class Learning:
     metrics: Metrics
     watches: Mapping[Subject, Watch]
     changed: Callable[[Subject], None]  # something else is to be said of this detector
+    adapted: Callable[[tuple[Subject, ...]], None] = lambda _: None  # their incidents turned out to be the new normal
+    _hurried_s: dict[Subject, float] = field(default_factory=dict)  # when a lasting change was last a reason to train
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
     _known: dict[Subject, Known] = field(default_factory=dict)
@@ -81,8 +84,16 @@ class Learning:
         if self._train_at_s.get(subject, NEVER_S) != NEVER_S:
             self._train_at_s[subject] = self.clock.now_s()
 
+    def settle_change(self, subject: Subject, now_s: float) -> None:
+        """Train early because an incident has lasted longer than `training.persistence`; at most once a day."""
+        if now_s - self._hurried_s.get(subject, -_DAY_S) >= _DAY_S:
+            self._hurried_s[subject] = now_s
+            self.look_again(subject)
+
     def forget(self, subject: Subject) -> None:
         """Learn nothing more about it."""
+        self._hurried_s.pop(subject, None)
+        self.metrics.forget_detector(subject.detector)
         self._train_at_s.pop(subject, None)
         self._known.pop(subject, None)
 
@@ -173,7 +184,21 @@ class Learning:
             self._note(watch, None, now_s + _LATER_S, Trouble(_FAILED, message))
             return
         self.metrics.observe(telemetry.TRAINING_SECONDS, self.clock.monotonic_s() - began_s)
+        self._count(watch.subject, learnt)
         self._note(watch, learnt, learnt.next_s)
+        if learnt.adapted:
+            self.adapted(learnt.adapted)
+
+    def _count(self, subject: Subject, learnt: Learnt) -> None:
+        if learnt.outcome:
+            stage = learnt.newest[1] if learnt.newest is not None else ""
+            self.metrics.count(telemetry.CANDIDATES, "shadow" if stage == SHADOW else learnt.outcome)
+        if learnt.precision is not None and learnt.precision.share is not None:
+            self.metrics.show(telemetry.PRECISION, learnt.precision.share, subject.detector)
+        if learnt.ready:
+            self.metrics.forget_detector(subject.detector, telemetry.WARM_UP)
+        else:
+            self.metrics.show(telemetry.WARM_UP, learnt.share, subject.detector)
 
     def _note(self, watch: Watch, learnt: Learnt | None, next_s: float, trouble: Trouble | None = None) -> None:
         """Note what a round of learning came to, unless the detector was changed or removed meanwhile."""

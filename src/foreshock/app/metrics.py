@@ -74,6 +74,13 @@ class Metrics:
             if labels in family._metrics:  # noqa: SLF001 - `remove` has no way to ask, and raises
                 family.remove(*labels)
 
+    def forget_detector(self, detector: str, *metrics: telemetry.Metric) -> None:
+        """Show nothing more of a detector in these gauges, or in all that carry its name alone."""
+        for metric in metrics or (telemetry.PRECISION, telemetry.WARM_UP):
+            family = self._families[metric]
+            if (detector,) in family._metrics:  # noqa: SLF001 - `remove` has no way to ask, and raises
+                family.remove(detector)
+
     def delivery(self, sink: str, outcome: str) -> None:
         """Count one attempt."""
         self.count(telemetry.DELIVERIES, sink, outcome)

@@ -54,6 +54,16 @@ EXPECTED_FALSE: Final = Metric(
     "What all detectors of a datasource may raise wrongly in a week by their budgets, summed.", ("datasource",),
 )  # fmt: skip
 TRAINING_SECONDS: Final = Metric("foreshock_training_seconds", "histogram", "Duration of a training.")
+CANDIDATES: Final = Metric(
+    "foreshock_candidates_total", "counter", "Models that were trained, by what became of them.", ("outcome",)
+)
+PRECISION: Final = Metric(
+    "foreshock_precision_ratio", "gauge", "Share of incidents with a verdict that people called true.", ("detector",)
+)
+WARM_UP: Final = Metric(
+    "foreshock_warm_up_ratio", "gauge", "How much of its warm-up a detector has; none once it has learnt.",
+    ("detector",),
+)  # fmt: skip
 MODEL_LOAD_FAILURES: Final = Metric(
     "foreshock_model_load_failures_total", "counter", "Models that could not be restored, by reason.", ("reason",)
 )
@@ -95,9 +105,9 @@ EXTRACTOR_UP: Final = Metric(
 
 METRICS: Final = (
     CYCLES, CYCLES_MISSED, CYCLE_SECONDS, CYCLE_LAG, QUERY_SECONDS, QUERY_ERRORS, THROTTLE_ASKED, THROTTLE_PASSED,
-    SCORE, DETECTORS, EXPECTED_FALSE, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES, SINK_ERRORS,
-    OUTBOX_PENDING, OUTBOX_OLDEST, STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS, WATCH_OBJECTS,
-    WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP,
+    SCORE, DETECTORS, EXPECTED_FALSE, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES,
+    SINK_ERRORS, OUTBOX_PENDING, OUTBOX_OLDEST, STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS,
+    WATCH_OBJECTS, WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP, CANDIDATES, PRECISION, WARM_UP,
 )  # fmt: skip
 
 # Those of `foreshock extractor`, a process of its own

@@ -10,6 +10,7 @@ from foreshock.alerting.event import Evidence, cloud_event
 from foreshock.alerting.outbox import Delivery, deliveries
 from foreshock.alerting.state import AlertState, EndReason, Transition, end
 from foreshock.core.verdicts import Subject
+from foreshock.engine.groups import Group
 from foreshock.store.records import Incident
 
 _SENTENCES: Final = {
@@ -30,9 +31,12 @@ class Farewell:
     sinks: tuple[str, ...]
     forget: bool = False  # also its state and its models
     keep: tuple[str, ...] | None = None  # groups of exactly these labels are not meant
+    only: frozenset[Group] | None = None  # these groups alone are meant
 
     def is_about(self, subject: Subject) -> bool:
         """Whether this subject of the detector leaves."""
+        if self.only is not None:
+            return subject.group in self.only
         return self.keep is None or tuple(sorted(name for name, _ in subject.group)) != tuple(sorted(self.keep))
 
 

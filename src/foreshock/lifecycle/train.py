@@ -15,7 +15,6 @@ from foreshock.manifests.detector import DetectorSpec, Metric
 
 WARM = 0.95  # of the warm-up's steps must have been measured
 HOUR_S, DAY_S = 3_600, 86_400
-PERSISTENCE_S = 43_200  # what fires for longer is no incident any more but how the service is now
 MOST_EXCLUDED = 0.25  # of the last day: more than that is a new regime, not an incident
 
 
@@ -54,7 +53,7 @@ def warm_share(frame: Frame, warm_up_s: int) -> float:
 
 def teaching_rows(spec: DetectorSpec, frame: Frame, fired: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows may teach, (n_times,): not those that fired, nor exclusions, nor maintenance."""
-    teaches = ~_passing(fired, frame.step_s)
+    teaches = ~_passing(fired, frame.step_s, spec.training.persistence)
     for exclusion in spec.training.exclude:
         teaches &= (frame.times_s < exclusion.start) | (frame.times_s >= exclusion.end)
     for rows in maintenance_rows(spec, frame).values():
@@ -76,7 +75,7 @@ def maintenance_rows(spec: DetectorSpec, frame: Frame) -> dict[str, NDArray[np.b
     return found
 
 
-def _passing(fired: NDArray[np.bool_], step_s: int) -> NDArray[np.bool_]:
+def _passing(fired: NDArray[np.bool_], step_s: int, persistence_s: int) -> NDArray[np.bool_]:
     """The rows of incidents that passed, (n_times,): what lasted is the new normal and teaches again.
 
     Rows that fired less than an hour apart are one incident.
@@ -86,7 +85,7 @@ def _passing(fired: NDArray[np.bool_], step_s: int) -> NDArray[np.bool_]:
         return fired
     result = np.zeros(len(fired), np.bool_)
     for run in np.split(rows, np.flatnonzero(np.diff(rows) * step_s > HOUR_S) + 1):
-        result[run[0] : run[-1] + 1] = (run[-1] + 1 - run[0]) * step_s < PERSISTENCE_S
+        result[run[0] : run[-1] + 1] = (run[-1] + 1 - run[0]) * step_s < persistence_s
     return result & fired if result[-DAY_S // step_s :].mean() < MOST_EXCLUDED else np.zeros(len(fired), np.bool_)
 
 

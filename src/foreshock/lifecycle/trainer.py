@@ -14,10 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foreshock.alerting.state import EndReason
 from foreshock.core.clock import rfc3339
 from foreshock.core.durations import format_duration
 from foreshock.core.errors import Damaged, NoSuchRevision, NotEnoughHistory
 from foreshock.core.frame import Frame
+from foreshock.core.policy import first_objection
 from foreshock.core.verdicts import Subject
 from foreshock.detectors.model import Model, dump, load
 from foreshock.engine.cohort import Revision
@@ -25,7 +27,21 @@ from foreshock.engine.gather import MetricSource
 from foreshock.engine.groups import Group, frames_of, most_series
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines
-from foreshock.lifecycle.train import WARM, maintenance_rows, teaching_rows, train_revision, warm_share
+from foreshock.lifecycle.feedback import TRUE_POSITIVE, Precision, precision_of, rows_of, stretched
+from foreshock.lifecycle.train import WARM, maintenance_rows, rules_of, teaching_rows, train_revision, warm_share
+from foreshock.lifecycle.validate import (
+    PROMOTE,
+    SHADOWED,
+    Findings,
+    Known,
+    Trial,
+    beside,
+    examine,
+    held_out,
+    is_shaken,
+    stays_moved,
+    without,
+)
 from foreshock.manifests.detector import DetectorSpec, fingerprint
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.responses import Matrix
@@ -70,6 +86,10 @@ class Learnt:
     ready: bool
     share: float = 1.0  # of the warm-up that was measured
     warm_at_s: float | None = None  # when the warm-up should be over
+    newest: tuple[str, str] | None = None  # the name and the stage of the revision that this round was about
+    outcome: str = ""  # promoted, shadow, or the reason of the objection
+    adapted: tuple[Subject, ...] = ()  # whose incidents turned out to be the new normal
+    precision: Precision | None = None  # what the verdicts of people say
 
 
 class Trainer:
@@ -110,6 +130,8 @@ class Trainer:
         chosen_s = float(record.details["active_from_s"]) if record.details.get("by_hand") else 0.0
         due_s = max(record.trained_to_s, chosen_s) + spec.training.retrain_interval
         due_s = max(due_s, lines.held_until_s(record))
+        if (waiting := lines.shadow(records)) is not None:
+            due_s = min(due_s, waiting.created_s + spec.training.shadow)
         ready = not lines.is_provisional(record)
         return Learnt(
             watch.subject, f"{record.name} judges", max(now_s, due_s) if ready else now_s, ready=ready,
@@ -182,23 +204,142 @@ class Trainer:
         incidents = await asyncio.to_thread(
             self._revisions.incidents, namespace=watch.subject.namespace, name=watch.subject.name
         )
+        records = await asyncio.to_thread(self._revisions.models, watch.subject, version=spec.model_line)
+        if (waiting := lines.shadow(records)) is not None and _fits(waiting, spec) and share >= 1.0:
+            shadowed_s = waiting.created_s + spec.training.shadow
+            if now_s < shadowed_s:
+                return self._waiting(watch, waiting, shadowed_s)
+            return await self._end_shadow(watch, waiting, frames, now_s)
+        adapting = self._lasting(watch, frames, incidents, now_s) if share >= 1.0 else frozenset()
+        shaken = _is_shaken(watch, lines.active(records), incidents, now_s)
+        given = precision_of(incidents)
+        anchor = await self._anchor(watch, records, now_s) if share >= 1.0 else {}
         loop = asyncio.get_running_loop()
         models: dict[Group, Model] = {}
+        found: Findings | None = None
         for group, frame in frames.items():
-            fired = _fired(frame, incidents, Subject(watch.subject.namespace, watch.subject.name, group), now_s)
+            subject = Subject(watch.subject.namespace, watch.subject.name, group)
+            rows = _rows_of(watch, frame, incidents, subject, now_s, adapting)
+            lesson = _Lesson(
+                spec, frame, *rows, share < 1.0, len(frames), given.factor,
+                self._champion(watch, group), anchor.get(group), _known(incidents, subject, now_s),
+                subject in adapting, shaken,
+            )  # fmt: skip
             try:
-                fit = partial(train_revision, spec, frame, fired, provisional=share < 1.0, n_groups=len(frames))
-                models[group] = await loop.run_in_executor(self._executor, fit)
+                models[group], findings = await loop.run_in_executor(self._executor, _fit_and_examine, lesson)
             except NotEnoughHistory:
                 continue
+            if findings is not None:
+                found = findings if found is None else found + findings
+        record = None
         if models:
-            await self._keep(watch, models, frames, now_s, incidents, share)
+            record = await self._keep(watch, models, frames, now_s, incidents, share, found, adapting)
         if share < 1.0:
             return _learning(watch, share, now_s)
+        return self._came_to(watch, record, frames, now_s, adapting, given)
+
+    def _came_to(
+        self,
+        watch: Watch,
+        record: ModelRecord | None,
+        frames: Mapping[Group, Frame],
+        now_s: float,
+        adapting: frozenset[Subject],
+        given: Precision,
+    ) -> Learnt:
+        """What a round of training came to, and when the next one is due."""
+        next_s = now_s + _jittered_s(watch)
+        message = f"learnt from {format_duration(_length_s(frames))} of history"
+        if record is None:
+            return Learnt(watch.subject, message, next_s, ready=True, precision=given)
+        outcome = str(record.details.get("outcome", "promoted"))
+        if record.stage == lines.SHADOW:
+            next_s = now_s + watch.spec.training.shadow
+        if record.stage != lines.ACTIVE:
+            message = f"{record.name} is {record.stage}: {record.details.get('why', '')}"
         return Learnt(
-            watch.subject, f"learnt from {format_duration(_length_s(frames))} of history",
-            now_s + spec.training.retrain_interval, ready=True,
+            watch.subject, message, next_s, ready=True, newest=(record.name, record.stage), outcome=outcome,
+            adapted=tuple(sorted(adapting, key=str)) if record.stage == lines.ACTIVE else (), precision=given,
         )  # fmt: skip
+
+    def _waiting(self, watch: Watch, record: ModelRecord, until_s: float) -> Learnt:
+        return Learnt(
+            watch.subject, f"{record.name} is looked at beside the active model", until_s, ready=True,
+            newest=(record.name, record.stage),
+        )  # fmt: skip
+
+    async def _end_shadow(
+        self, watch: Watch, record: ModelRecord, frames: Mapping[Group, Frame], now_s: float
+    ) -> Learnt:
+        """Replay the shadow's time for both models, which neither has seen, and promote or reject the candidate."""
+        rules, budget = rules_of(watch.spec.named_metrics), watch.spec.false_alarm_budget.per_s / max(1, len(frames))
+        loaded, found = await self._load(record), Findings()
+        for group, model, _ in loaded:
+            frame, champion = frames.get(group), self._champion(watch, group)
+            if frame is not None and champion is not None:
+                first = int(np.searchsorted(frame.times_s, record.trained_to_s, side="right"))
+                found += beside(model, champion, Trial(frame, rules, budget), first)
+        objection = first_objection(SHADOWED, found)
+        async with watch.settling:
+            if watch.is_retired:
+                return self._waiting(watch, record, now_s)
+
+            def change(records: tuple[ModelRecord, ...]) -> tuple[ModelRecord, ...]:
+                now = lines.named(records, record.revision)
+                if now.stage != lines.SHADOW:  # somebody decided otherwise meanwhile
+                    return ()
+                if objection is not None:
+                    return (lines.rejected(now, objection.message),)
+                return lines.promoted(records, record.revision, now_s, "held its own beside the model before it")
+
+            after = await asyncio.to_thread(self._revisions.change_models, record.subject, record.version, change)
+            record = lines.named(after, record.revision)
+            if record.stage == lines.ACTIVE:
+                for group, model, digest in loaded:
+                    watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, digest))
+        why = str(record.details.get("why", ""))
+        return Learnt(
+            watch.subject, f"{record.name} is {record.stage}: {why}",
+            max(now_s, record.trained_to_s + _jittered_s(watch)), ready=True, newest=(record.name, record.stage),
+            outcome=objection.reason if objection is not None else "promoted",
+        )  # fmt: skip
+
+    def _lasting(
+        self, watch: Watch, frames: Mapping[Group, Frame], incidents: Sequence[Incident], now_s: float
+    ) -> frozenset[Subject]:
+        """Whose incident is how the service is now.
+
+        It has lasted longer than `training.persistence` and the metric still lies where it went, or it has lasted twice
+        as long; and nobody confirmed that it is one.
+        """
+        result, least_s = set(), watch.spec.training.persistence
+        for one in incidents:
+            lasted_s, champion = now_s - one.started_at_s, self._champion(watch, one.subject.group)
+            confirmed = one.feedback is not None and one.feedback.verdict == TRUE_POSITIVE
+            frame = frames.get(one.subject.group)
+            if one.ended_at_s is not None or confirmed or lasted_s < least_s or frame is None or champion is None:
+                continue
+            if lasted_s >= 2 * least_s or stays_moved(champion, frame, one.started_at_s):
+                result.add(one.subject)
+        return frozenset(result)
+
+    def _champion(self, watch: Watch, group: Group) -> Model | None:
+        """The model that judges this group and may page, or None."""
+        row = watch.row_of_group.get(group)
+        revision = watch.cohort.revisions[row] if row is not None else None
+        return (
+            watch.cohort.models[row] if row is not None and revision is not None and not revision.provisional else None
+        )
+
+    async def _anchor(self, watch: Watch, records: Sequence[ModelRecord], now_s: float) -> dict[Group, Model]:
+        """What slow change is measured against; an anchor that cannot be read measures nothing."""
+        record = lines.anchor(records, now_s)
+        if record is None or not _fits(record, watch.spec):
+            return {}
+        try:
+            return {group: model for group, model, _ in await self._load(record)}
+        except Damaged:
+            return {}
 
     async def _history(self, watch: Watch, to_s: int) -> list[Matrix]:
         from_s = to_s - watch.spec.training.window // watch.schema.step_s * watch.schema.step_s
@@ -216,7 +357,9 @@ class Trainer:
         now_s: float,
         incidents: Sequence[Incident],
         share: float,
-    ) -> None:
+        found: Findings | None,
+        adapting: frozenset[Subject],
+    ) -> ModelRecord | None:
         spec, subject = watch.spec, watch.subject
         members: list[dict[str, Any]] = []
         for group, model in models.items():
@@ -227,7 +370,8 @@ class Trainer:
             )
         used, excluded = 0, Counter[str]()
         for group in models:
-            fired = _fired(frames[group], incidents, Subject(subject.namespace, subject.name, group), now_s)
+            each = Subject(subject.namespace, subject.name, group)
+            fired, _ = _rows_of(watch, frames[group], incidents, each, now_s, adapting)
             used += _count_rows(watch, frames[group], fired, excluded)
         first, last = min(frame.start_s for frame in frames.values()), max(frame.end_s for frame in frames.values())
         digests: list[str] = [member["digest"] for member in members]
@@ -245,18 +389,22 @@ class Trainer:
             details={
                 "fingerprint": fingerprint(spec), "members": members, "provisional": share < 1.0, "warm_share": share,
                 "schema": watch.schema.fingerprint, "budget": str(spec.false_alarm_budget),
+                "threshold_factor": precision_of(incidents).factor, **_validated(found),
             },
         )  # fmt: skip
         async with watch.settling:  # a detector that was changed or deleted meanwhile keeps nothing of this
             if watch.is_retired:
-                return
-            record = await self._record(record, incidents, now_s)
+                return None
+            record = await self._record(record, incidents, now_s, found, spec.training.shadow)
             if record.stage != lines.ACTIVE:
-                return
+                return record
             for member, (group, model) in zip(members, models.items(), strict=True):
                 watch.cohort.install(watch.row_of(dict(group)), model, _revision(record, member["digest"]))
+        return record
 
-    async def _record(self, new: ModelRecord, incidents: Sequence[Incident], now_s: float) -> ModelRecord:
+    async def _record(
+        self, new: ModelRecord, incidents: Sequence[Incident], now_s: float, found: Findings | None, shadow_s: int
+    ) -> ModelRecord:
         """The new revision as it was stored; where this very training was stored before a crash, it is that one."""
         kept = replace(new)
 
@@ -269,7 +417,25 @@ class Trainer:
                 kept = again
                 return ()
             kept = replace(new, revision=max((one.revision for one in records), default=0) + 1)
-            return lines.promoted((kept, *records), kept.revision, now_s, "learnt")
+            judging = lines.active(records)
+            objection = first_objection(PROMOTE, found) if found is not None else None
+            if objection is not None:
+                kept = lines.rejected(kept, objection.message)
+                return (kept,)
+            if judging is not None and lines.held_until_s(judging) > now_s:
+                kept = lines.rejected(kept, f"{judging.name} was brought back by hand and is held")
+                return (kept,)
+            if found is not None and found.has_champion and not found.adapting and shadow_s:
+                why = f"looked at beside {judging.name if judging else 'the active model'}"
+                older = [
+                    lines.rejected(one, f"overtaken by {kept.name}") for one in records if one.stage == lines.SHADOW
+                ]
+                kept = replace(kept, stage=lines.SHADOW, details={**kept.details, "why": why})
+                return (*older, kept)
+            adapted = found is not None and found.adapting
+            details = {"confirmed": True} if adapted else {}
+            why = "learnt a change that has lasted" if adapted else "learnt"
+            return lines.promoted((kept, *records), kept.revision, now_s, why, **details)
 
         def forget(records: tuple[ModelRecord, ...]) -> tuple[ModelRecord, ...]:
             return lines.superfluous(records, _referenced(incidents), now_s)
@@ -296,14 +462,97 @@ def _revision(record: ModelRecord, digest: str) -> Revision:
     )  # fmt: skip
 
 
-def _fired(frame: Frame, incidents: Sequence[Incident], subject: Subject, now_s: float) -> NDArray[np.bool_]:
-    """The rows of this subject's incidents: they calibrate, and do not teach."""
-    fired = np.zeros(frame.n_times, np.bool_)
-    for incident in incidents:
-        if incident.subject == subject:
-            end_s = incident.ended_at_s if incident.ended_at_s is not None else now_s
-            fired |= (frame.times_s >= incident.started_at_s) & (frame.times_s <= end_s)
-    return fired
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """All that one fit and its examination need, as it goes to another process."""
+
+    spec: DetectorSpec
+    frame: Frame
+    fired: NDArray[np.bool_]
+    confirmed: NDArray[np.bool_]
+    provisional: bool
+    n_groups: int
+    factor: float
+    champion: Model | None
+    anchor: Model | None
+    known: tuple[Known, ...]
+    adapting: bool
+    shaken: bool
+
+
+def _fit_and_examine(lesson: _Lesson) -> tuple[Model, Findings | None]:
+    """A candidate, and what became of it beside the champion; costs two fits and the replay of a day.
+
+    Raises:
+        NotEnoughHistory: of `train_revision`.
+
+    """
+    spec, frame = lesson.spec, lesson.frame
+    fit = partial(train_revision, spec, n_groups=lesson.n_groups)
+    taught = without(frame, lesson.confirmed)
+    model = stretched(fit(taught, lesson.fired, provisional=lesson.provisional), lesson.factor)
+    model = replace(model, availability=np.isfinite(frame.values).mean(axis=0))
+    if lesson.provisional:
+        return model, None
+    try:
+        probe = fit(without(taught, held_out(frame)), lesson.fired, provisional=True)
+    except NotEnoughHistory:
+        return model, None
+    trial = Trial(
+        frame, rules_of(spec.named_metrics), spec.false_alarm_budget.per_s / max(1, lesson.n_groups), lesson.known,
+        lesson.adapting, lesson.shaken,
+    )  # fmt: skip
+    return model, examine(model, stretched(probe, lesson.factor), lesson.champion, trial, anchor=lesson.anchor)
+
+
+def _known(incidents: Sequence[Incident], subject: Subject, now_s: float) -> tuple[Known, ...]:
+    """The incidents that a candidate must still find: not what people called false or expected."""
+    return tuple(
+        Known(
+            one.started_at_s, one.ended_at_s if one.ended_at_s is not None else now_s,
+            confirmed=one.feedback is not None and one.feedback.verdict == TRUE_POSITIVE,
+        )
+        for one in incidents
+        if one.subject == subject and one.reason is not EndReason.ADAPTED
+        and (one.feedback is None or one.feedback.verdict == TRUE_POSITIVE)
+    )  # fmt: skip
+
+
+def _rows_of(
+    watch: Watch,
+    frame: Frame,
+    incidents: Sequence[Incident],
+    subject: Subject,
+    now_s: float,
+    adapting: frozenset[Subject],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    tail_s = watch.schema.long_steps * watch.schema.step_s
+    return rows_of(frame, incidents, subject, now_s, tail_s=tail_s, lasts=subject in adapting)
+
+
+def _is_shaken(watch: Watch, champion: ModelRecord | None, incidents: Sequence[Incident], now_s: float) -> bool:
+    if champion is None:
+        return False
+    since = [
+        one
+        for one in incidents
+        if one.started_at_s >= champion.trained_to_s and (one.feedback is None or one.feedback.verdict != TRUE_POSITIVE)
+    ]
+    return is_shaken(len(since), watch.spec.false_alarm_budget.per_s * (now_s - champion.trained_to_s))
+
+
+def _validated(found: Findings | None) -> dict[str, Any]:
+    if found is None:
+        return {"validation": {"result": "NotRun"}}
+    objection = first_objection(PROMOTE, found)
+    result = {"result": "Passed" if objection is None else "Failed", **found.as_details()}
+    return {"validation": result, "outcome": objection.reason if objection is not None else "promoted"}
+
+
+def _jittered_s(watch: Watch) -> float:
+    """Up to a tenth sooner than `retrain_interval`, always the same of a detector: a fleet does not train at once."""
+    digest = hashlib.sha256(watch.subject.detector.encode()).digest()
+    return watch.spec.training.retrain_interval * (1.0 - 0.1 * int.from_bytes(digest[:4]) / 2**32)
 
 
 def _count_rows(watch: Watch, frame: Frame, fired: NDArray[np.bool_], excluded: Counter[str]) -> int:

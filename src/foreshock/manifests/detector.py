@@ -129,6 +129,13 @@ class Training(Model):
     retrain_interval: Annotated[DurationS, between("1h", "30d")] = Field(
         default=86_400, description="How often a new revision is trained, so that slow change is followed."
     )
+    persistence: Annotated[DurationS, between("1h", "7d")] = Field(
+        default=43_200,
+        description="An incident that lasts longer is how the service is now: it is learnt, and ends as adapted.",
+    )
+    shadow: Annotated[DurationS, between("0s", "7d")] = Field(
+        default=3_600, description="How long a candidate is looked at beside the active model before it may judge."
+    )
     drift_detection: DriftDetection = Field(
         default="enabled", description="Train early when the service has settled at another level for good."
     )

@@ -62,7 +62,8 @@ class Calibration(StatusModel):
 
     false_alarm_budget: FalseAlarmBudget = Field(description="The budget that the threshold spends.")
     threshold: _Finite | None = Field(
-        default=None, description="The raw score that became 1.0; with several channels that of the ensemble."
+        default=None,
+        description="How far the threshold was stretched by verdicts: 1 is where the budget alone puts it, 0.9 to 1.5.",
     )
     held_out_incidents: _Rows | None = Field(
         default=None, description="How many incidents the replay of the held-out history had at that threshold."

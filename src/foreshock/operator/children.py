@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from foreshock.core.clock import Clock
 from foreshock.core.errors import KubernetesRefused, Unavailable
 from foreshock.core.verdicts import Subject
-from foreshock.engine.cohort import Revision
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.anomaly import anomaly_name
 from foreshock.manifests.model import model_name
@@ -83,8 +82,14 @@ class Children:
         if not all(each.is_complete for each in self._reflectors):
             return False
         models = self._owned.get((MODELS.name, owner.subject), {})
-        active = {each.name for each in models.values() if each.state == "Active"}
-        if standing.revision is not None and _name_of(owner.subject, standing.revision) not in active:
+        stages = {each.name: each.state for each in models.values()}
+        wanted = {}
+        if standing.learnt is not None and standing.learnt.newest is not None:
+            name, stage = standing.learnt.newest
+            wanted[_resource_of(owner.subject, name)] = stage
+        if standing.revision is not None:
+            wanted[_resource_of(owner.subject, standing.revision.name)] = "Active"
+        if any(stages.get(name) != stage for name, stage in wanted.items()):
             await self._sync_models(owner, models)
         known = self._owned.get((ANOMALIES.name, owner.subject), {})
         firing = {anomaly_name(owner.subject.name, each.incident_id) for _, each in standing.firing}
@@ -159,5 +164,6 @@ class Children:
                 raise
 
 
-def _name_of(subject: Subject, revision: Revision) -> str:
-    return model_name(subject.name, revision.version, int(revision.name.rsplit("-r", 1)[1]))
+def _resource_of(subject: Subject, revision: str) -> str:
+    version, number = revision.rsplit("-r", 1)
+    return model_name(subject.name, version, int(number))

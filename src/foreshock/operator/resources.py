@@ -188,11 +188,30 @@ def model_of(record: ModelRecord, owner: Seen, artifacts: str) -> tuple[dict[str
         "groups": len(details.get("members", ())),
         "artifact": {"uri": f"{artifacts.rstrip('/')}/{record.digest}"[:2048], "sha256": record.digest},
     }
+    if details.get("why"):
+        status["message"] = str(details["why"])[:MAX_MESSAGE_CHARS]
+    if (validation := details.get("validation")) is not None:
+        status["validation"] = {"result": validation["result"], "message": _examined(validation)}
     if details.get("provisional"):
         status["message"] = "It has not seen the whole warm-up: it judges and does not page."
     if "budget" in details:
-        status["calibration"] = {"falseAlarmBudget": details["budget"], "threshold": 1.0}
+        status["calibration"] = {
+            "falseAlarmBudget": details["budget"],
+            "threshold": float(details.get("threshold_factor", 1.0)),
+        }
     return owned(MODELS, name, owner, spec), status
+
+
+def _examined(validation: Mapping[str, Any]) -> str:
+    """What a candidate was examined on, in a sentence; empty where it was not."""
+    if "injected" not in validation:
+        return ""
+    beside = f", the active one {validation['champion_found']}" if validation.get("has_champion") else ""
+    return (
+        f"{validation['alarms']} alarms on held-out history where {validation['expected_alarms']:.2g} are allowed; "
+        f"{validation['found']} of {validation['injected']} injected faults found{beside}; "
+        f"{validation['known'] - validation['known_lost']} of {validation['known']} known incidents found."
+    )
 
 
 def anomaly_of(incident: Incident, owner: Seen) -> tuple[dict[str, Any], dict[str, Any]]:
