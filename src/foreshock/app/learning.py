@@ -51,6 +51,7 @@ class Learning:
     watches: Mapping[Subject, Watch]
     changed: Callable[[Subject], None]  # something else is to be said of this detector
     adapted: Callable[[tuple[Subject, ...]], None] = lambda _: None  # their incidents turned out to be the new normal
+    _anew: set[Subject] = field(default_factory=set)  # a candidate that waits is not worth waiting for
     _hurried_s: dict[Subject, float] = field(default_factory=dict)  # when a lasting change was last a reason to train
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Learning:
         """Train as soon as may be: what may teach has changed."""
         if self._train_at_s.get(subject, NEVER_S) != NEVER_S:
             self._train_at_s[subject] = self.clock.now_s()
+            self._anew.add(subject)
 
     def settle_change(self, subject: Subject, now_s: float) -> None:
         """Train early because an incident has lasted longer than `training.persistence`; at most once a day."""
@@ -93,6 +95,7 @@ class Learning:
     def forget(self, subject: Subject) -> None:
         """Learn nothing more about it."""
         self._hurried_s.pop(subject, None)
+        self._anew.discard(subject)
         self.metrics.forget_detector(subject.detector)
         self._train_at_s.pop(subject, None)
         self._known.pop(subject, None)
@@ -166,9 +169,11 @@ class Learning:
 
     async def _learn(self, watch: Watch, now_s: float) -> None:
         began_s = self.clock.monotonic_s()
+        anew = watch.subject in self._anew
+        self._anew.discard(watch.subject)
         try:
             with self.metrics.running(telemetry.TRAININGS_RUNNING):
-                learnt = await self.trainer.learn(watch, now_s)
+                learnt = await self.trainer.learn(watch, now_s, anew=anew)
         except LeaseLost:  # no trouble of this detector: whoever leads now trains it
             raise
         except ForeshockError as error:

@@ -39,7 +39,7 @@ from foreshock.operator.status import Reporter
 from foreshock.operator.surroundings import ClusterSurroundings
 from foreshock.operator.watch import Heard, Key, Kind, Reflector
 from foreshock.store.history import History
-from foreshock.store.records import CycleChanges, ModelChange, ModelRecord, Notice
+from foreshock.store.records import CycleChanges, Feedback, Incident, ModelChange, ModelRecord, Notice
 
 LEASE = "foreshock"
 _GUARD_WITHIN_S = 6.0  # how long a write waits for the Lease to be confirmed again
@@ -77,6 +77,12 @@ class LedHistory(History):
         return super().change_models(
             subject, version, change, forget=forget, noticed_s=noticed_s, epoch=leads if epoch is None else epoch
         )
+
+    def give_verdict(
+        self, incident_id: str, feedback: Feedback | None, *, now_s: float, epoch: int | None = None
+    ) -> Incident | None:
+        leads = self._guard()
+        return super().give_verdict(incident_id, feedback, now_s=now_s, epoch=leads if epoch is None else epoch)
 
     def settle_notices(self, done: Collection[Notice], *, epoch: int | None = None) -> None:
         leads = self._guard()
@@ -274,9 +280,11 @@ class Operator:
         return Reflector(self._api, kind, trim, heard, self._clock, namespaces=self._namespaces)
 
     def _child_reflector(self, kind: Kind) -> Reflector[Child]:
-        return self._reflector(
-            kind, child, lambda _, now: self._children.put(kind, now), lambda _, last: self._children.gone(kind, last)
-        )
+        def put(_: Key, now: Child) -> None:
+            if self._children.put(kind, now):
+                self._changed(Subject(now.namespace, now.detector))
+
+        return self._reflector(kind, child, put, lambda _, last: self._children.gone(kind, last))
 
     def _trim(self, document: dict[str, Any]) -> Seen:
         metadata = document["metadata"]

@@ -26,6 +26,7 @@ from foreshock.cli import (
     restore,
     run,
     schema,
+    verdict,
     version,
 )
 from foreshock.cli.output import print_error
@@ -38,6 +39,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     backtest,
     explain,
     models,
+    verdict,
     check,
     maintenance,
     backup,

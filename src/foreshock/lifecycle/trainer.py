@@ -185,8 +185,10 @@ class Trainer:
             loaded.append((group, load(arrays, facts["model"]), member["digest"]))
         return loaded
 
-    async def learn(self, watch: Watch, now_s: float) -> Learnt:
+    async def learn(self, watch: Watch, now_s: float, *, anew: bool = False) -> Learnt:
         """Train a new revision on what Prometheus holds of `training.window`, one model a group.
+
+        While a candidate is in the shadow its time is waited for and then replayed, unless it is to be `anew`.
 
         Raises:
             ForeshockError: the history could not be read, or the result not be kept.
@@ -205,7 +207,7 @@ class Trainer:
             self._revisions.incidents, namespace=watch.subject.namespace, name=watch.subject.name
         )
         records = await asyncio.to_thread(self._revisions.models, watch.subject, version=spec.model_line)
-        if (waiting := lines.shadow(records)) is not None and _fits(waiting, spec) and share >= 1.0:
+        if (waiting := lines.shadow(records)) is not None and _fits(waiting, spec) and not anew:
             shadowed_s = waiting.created_s + spec.training.shadow
             if now_s < shadowed_s:
                 return self._waiting(watch, waiting, shadowed_s)

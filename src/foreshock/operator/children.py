@@ -15,7 +15,7 @@ from foreshock.manifests.anomaly import anomaly_name
 from foreshock.manifests.model import model_name
 from foreshock.operator.resources import ANOMALIES, MODELS, Child, Seen, anomaly_of, child, model_of
 from foreshock.operator.watch import Kind, Reflector, Requests
-from foreshock.store.records import Incident, ModelRecord
+from foreshock.store.records import Feedback, Incident, ModelRecord
 
 MOST_MODELS = 6  # the active revision and the five before it
 MOST_ANOMALIES = 50  # of one detector, ended
@@ -33,6 +33,8 @@ class Records(Protocol):
         self, *, namespace: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Incident, ...]: ...
 
+    def give_verdict(self, incident_id: str, feedback: Feedback | None, *, now_s: float) -> Incident | None: ...
+
 
 @dataclass(slots=True)
 class Children:
@@ -44,6 +46,7 @@ class Children:
     artifacts: str
     counted: Callable[[str, str], None]
     _owned: dict[tuple[str, Subject], dict[str, Child]] = field(default_factory=dict)
+    _verdicts: dict[Subject, dict[str, Child]] = field(default_factory=dict)  # to be written into the database
     _moved: set[Subject] = field(default_factory=set)  # of these an incident began or ended
     _reflectors: tuple[Reflector[Child], ...] = ()
 
@@ -51,9 +54,16 @@ class Children:
         """What is known of them counts only once they are complete."""
         self._reflectors = reflectors
 
-    def put(self, kind: Kind, now: Child) -> None:
-        """Note a child as it is now."""
-        self._owned.setdefault((kind.name, Subject(now.namespace, now.detector)), {})[now.name] = now
+    def put(self, kind: Kind, now: Child) -> bool:
+        """Note a child as it is now, and say whether somebody wrote another verdict into it."""
+        owner = Subject(now.namespace, now.detector)
+        known = self._owned.setdefault((kind.name, owner), {})
+        before, known[now.name] = known.get(now.name), now
+        said = (now.verdict, now.note)
+        if not now.incident or said == ((before.verdict, before.note) if before is not None else ("", "")):
+            return False
+        self._verdicts.setdefault(owner, {})[now.incident] = now
+        return True
 
     def gone(self, kind: Kind, last: Child) -> None:
         """Note that a child exists no more."""
@@ -71,6 +81,7 @@ class Children:
     def forget(self, subject: Subject) -> None:
         """The owner is gone; garbage collection takes the rest."""
         self._moved.discard(subject)
+        self._verdicts.pop(subject, None)
 
     async def sync(self, owner: Seen, standing: Standing) -> bool:
         """Write what differs; False where it could not be done now and should be tried again.
@@ -81,6 +92,7 @@ class Children:
         """
         if not all(each.is_complete for each in self._reflectors):
             return False
+        await self._keep_verdicts(owner.subject)
         models = self._owned.get((MODELS.name, owner.subject), {})
         stages = {each.name: each.state for each in models.values()}
         wanted = {}
@@ -97,6 +109,18 @@ class Children:
         if firing != shown or owner.subject in self._moved:
             await self._sync_anomalies(owner, known)
         return True
+
+    async def _keep_verdicts(self, subject: Subject) -> None:
+        """What people wrote into Anomalies goes into the database, and what they took out goes out of it."""
+        given = self._verdicts.get(subject, {})
+        while given:
+            incident, said = next(iter(given.items()))
+            now_s = self.clock.now_s()
+            feedback = Feedback(said.verdict, now_s, "anomaly", said.note) if said.verdict else None
+            await asyncio.to_thread(self.records.give_verdict, incident, feedback, now_s=now_s)
+            if given.get(incident) is said:
+                del given[incident]
+        self._verdicts.pop(subject, None)
 
     async def _sync_models(self, owner: Seen, known: dict[str, Child]) -> None:
         records = (await asyncio.to_thread(self.records.models, owner.subject))[:MOST_MODELS]

@@ -62,6 +62,9 @@ class Child:
     uid: str
     state: str  # stage or state; empty while its status was not written
     ended_s: float | None = None
+    incident: str = ""  # of an Anomaly
+    verdict: str = ""  # what somebody wrote into its spec
+    note: str = ""
 
 
 def seen(document: Mapping[str, Any], before: Seen | None) -> Seen:
@@ -139,11 +142,12 @@ def _told(status: Mapping[str, Any]) -> tuple[Told, ...]:
 def child(document: Mapping[str, Any]) -> Child:
     """Keep of a model or an anomaly what is needed."""
     metadata, status = document["metadata"], document.get("status") or {}
-    ended = status.get("endedAt")
+    ended, spec = status.get("endedAt"), document.get("spec") or {}
     return Child(
         str(metadata.get("namespace", "")), str(metadata["name"]),
-        str((document.get("spec") or {}).get("detector", "")), str(metadata.get("uid", "")),
+        str(spec.get("detector", "")), str(metadata.get("uid", "")),
         str(status.get("stage") or status.get("state") or ""), parse_instant(ended) if ended else None,
+        str(spec.get("incident") or ""), str(spec.get("verdict") or ""), str(spec.get("note") or ""),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Both doors lead here, the command line's and the operator's. The engine reads th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -80,7 +80,7 @@ class ByHand:
             if row is None:
                 return None
             value = None if feedback is None else rows.from_feedback(feedback)
-            if row["feedback"] != value:
+            if _said(row["feedback"]) != _said(value):
                 connection.execute(update(table).where(table.c.id == incident_id).values(feedback=value))
                 self._notice(connection, Notice(row["namespace"], row["name"], VERDICT, now_s))
             return rows.to_incident({**row, "feedback": value})
@@ -110,3 +110,8 @@ class ByHand:
     def _notice(self, connection: Connection, notice: Notice) -> None:
         values = [{"namespace": notice.namespace, "name": notice.name, "what": notice.what, "at_s": notice.at_s}]
         self._upsert(connection, schema.notices, ("namespace", "name", "what"), values)
+
+
+def _said(feedback: Mapping[str, Any] | None) -> tuple[object, object] | None:
+    """When and through which door it was said changes nothing."""
+    return None if feedback is None else (feedback["verdict"], feedback["note"])
