@@ -246,7 +246,7 @@ def crept(found: Findings) -> Objection | None:
     )
 
 
-PROMOTE: tuple[Policy[Findings], ...] = (over_budget, misses_known, misses_faults, disagrees, crept)
+PROMOTE: tuple[Policy[Findings], ...] = (over_budget, crept, misses_known, misses_faults, disagrees)
 SHADOWED: tuple[Policy[Findings], ...] = (over_budget, disagrees)
 
 
