@@ -121,7 +121,7 @@ async def webhook_world(_: pytest.FixtureRequest) -> AsyncIterator[World]:
     receiver = Receiver(echo=True)
     async with receiver.listening(f"/{CANARY}") as server, FaultProxy(server.url) as proxy:
         url = f"{proxy.url}/{CANARY}"
-        settings = WEBHOOK(name="hook", url=url, secret=CANARY, allow_private=True, timeout_s=0.5)
+        settings = WEBHOOK(name="hook", url=url, secret=CANARY, allow_private=True, timeout_s=2)
         sink = build(settings, SystemClock())
         ids = lambda: [request.headers["Idempotency-Key"] for request in receiver.requests]  # noqa: E731
         async with closing(sink):
@@ -133,7 +133,7 @@ async def kafka_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     kafka: Kafka = request.getfixturevalue("kafka")
     topic = kafka.new_topic()
     async with kafka.proxy() as proxy:
-        settings = KAFKA(name="bus", bootstrap_servers=proxy.url.removeprefix("http://"), topic=topic, timeout_s=1)
+        settings = KAFKA(name="bus", bootstrap_servers=proxy.url.removeprefix("http://"), topic=topic, timeout_s=2)
         sink = build(settings, SystemClock())
         await patiently(sink, firing_and_resolved(99)[0])  # the first record waits for the producer's identity
         others = firing_and_resolved(99)[0]["id"]
@@ -148,7 +148,7 @@ async def alertmanager_world(request: pytest.FixtureRequest) -> AsyncIterator[Wo
     namespace = f"of-{time.monotonic_ns()}"  # a label, so that alerts of other tests are none of ours
     async with FaultProxy(alertmanager.url) as proxy:
         login = {"username": "foreshock", "password": CANARY}
-        settings = ALERTMANAGER(name="oncall", urls=[f"{proxy.url}/"], basic_auth=login, timeout_s=0.5)
+        settings = ALERTMANAGER(name="oncall", urls=[f"{proxy.url}/"], basic_auth=login, timeout_s=2)
         sink = build(settings, SystemClock())
 
         def ids() -> list[str]:
@@ -168,7 +168,7 @@ async def kubernetes_world(request: pytest.FixtureRequest) -> AsyncIterator[Worl
         document["clusters"][0]["cluster"]["server"] = proxy.url.replace("http:", "https:")
         single = KubeConfig.from_dict(document, Path(plane.kubeconfig)).get()
         assert single is not None
-        async with ApiServer(single, timeout_s=0.5) as api:
+        async with ApiServer(single, timeout_s=2) as api:
             settings = KUBERNETES(name="events")
             sink = build(settings, SystemClock(), event_api=IncidentEvents(api, lambda *_: "u-1"))
 

@@ -33,6 +33,7 @@ def test_an_alert_carries_exactly_the_labels_of_the_event() -> None:
     assert "pool_wait 75%, latency 25%" in annotations["description"]
     assert "latency no longer follows queue depth" in annotations["description"]
     assert annotations["explain"] == f"foreshock explain {firing['data']['incident']}"
+    assert annotations["incident_group"] == firing["data"]["incident_group"]
     assert (annotations["event_id"], annotations["incident"]) == (firing["id"], firing["data"]["incident"])
     assert (annotations["model"], annotations["query"]) == ("v2.1.0-r3", "avg(pool_wait)")
 

@@ -37,6 +37,7 @@ def alert(event: dict[str, Any], *, now_s: float, resend_s: float) -> dict[str, 
         "status": data["status"],
         "reason": data.get("reason"),
         "incident": data["incident"],
+        "incident_group": data.get("incident_group"),
         "event_id": event["id"],
         "explain": f"foreshock explain {data['incident']}",
         "model": (data.get("model") or {}).get("revision"),
@@ -126,6 +127,8 @@ def description(event: dict[str, Any]) -> str:
         lines.append(f"Contributions: {named}.")
     if data.get("maintenance"):
         lines.append(f"It began in a maintenance: {data['maintenance']}.")
+    if data.get("likely_origin"):
+        lines.append(f"It began most likely at {data['likely_origin']}.")
     for title, key in _SENTENCES:
         sentences = [one for one in data.get(key, ()) if isinstance(one, str)][:MAX_NAMED]
         if sentences:
