@@ -14,6 +14,8 @@ import numpy as np
 
 from foreshock.app.backtest import Backtested, backtest, report_of, sentence_of
 from foreshock.app.clock import SystemClock
+from foreshock.app.explain import explain_incident
+from foreshock.app.picture import write_figure
 from foreshock.app.runner import Runner
 from foreshock.app.settings import Overrides, load_settings
 from foreshock.app.shop import CONTROL_RULE, STATIC_RULES, StaticRule, Story, rules_yaml, write_openmetrics
@@ -29,6 +31,8 @@ from foreshock.prometheus.client import PrometheusClient
 from foreshock.prometheus.local_server import backfill, running
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.settings import Datasource
+from foreshock.store.artifacts import ArtifactStore
+from foreshock.store.history import History
 
 MANIFESTS = Path(__file__).parent / "shop_manifests"  # the two manifests of examples/, kept equal by a test
 CAUSE = "pool_wait"
@@ -88,7 +92,34 @@ async def tell(folder: Path, say: Callable[[Step], None], doing: Callable[[str, 
         doing("watching live, with the fault switched on", 0.65)
         exporter.fault_level = 1.0
         say(await _live(folder, server.url, detectors, clock, doing))
+    for step in await asyncio.to_thread(_diagnosis, folder):
+        say(step)
     return report
+
+
+def _diagnosis(folder: Path) -> list[Step]:
+    """What the live alert says of itself, judged again from its own evidence, with its figure."""
+    history = History(f"sqlite:///{folder / 'state.db'}")
+    try:
+        ids = [each.incident_id for each in history.incidents(limit=1)]
+        if not ids:  # `_live` has said that nothing was anomalous
+            return []
+        explained = explain_incident(ids[0], history, ArtifactStore(folder / "models"))
+    finally:
+        history.close()
+    told = explained.told
+    top = ", ".join(f"{each.metric} {each.share:.0%}" for each in told.data.contributions[:3])
+    steps = [
+        Step(f"the live alert says: {told.data.summary}"),
+        Step(f"contributions: {top}", kept=told.data.contributions[0].metric == CAUSE),
+        Step(f"score {told.data.score:.3g} {told.outcome}", kept=explained.is_reproduced),
+        Step(
+            f"to explain it: foreshock explain {ids[0][:8]} --database sqlite:///{folder}/state.db "
+            f"--artifacts {folder}/models"
+        ),
+    ]
+    pictures = [file for file in write_figure(explained, folder) if file.suffix == ".png"]
+    return [*steps, *(Step(f"figure: {file}") for file in pictures)]
 
 
 async def _rule(client: PrometheusClient, rule: StaticRule, from_s: int, to_s: int) -> Step:

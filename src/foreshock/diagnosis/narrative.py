@@ -16,6 +16,7 @@ Course = Literal["rising", "falling", "above", "below", "inside"]
 
 # Less than a seventh of the score is not worth a name in a sentence.
 _WORTH_A_NAME = 1 / 7
+_A_CROWD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,10 @@ def _median(values: Array) -> float:
     return float(np.median(finite)) if finite.size else float("nan")
 
 
-def sentence(observations: Sequence[Observation], cause: Cause = Cause.SCORE) -> str:
+def sentence(observations: Sequence[Observation], cause: Cause = Cause.SCORE, n_metrics: int = 0) -> str:
     """Two sentences about one alert: what the first metric did, and who moved with it. Largest share first.
+
+    `n_metrics` is of the detector, where only those that matter are among the observations.
 
     Raises:
         ValueError: there is no observation to speak of.
@@ -100,7 +103,9 @@ def sentence(observations: Sequence[Observation], cause: Cause = Cause.SCORE) ->
     """
     if not observations:
         raise ValueError("an alert without any observation has no story")
-    return f"{_lead(observations[0], cause)} {_company(observations)}".rstrip()
+    if (crowd := _crowd(observations, n_metrics)) and cause is Cause.SCORE:
+        return crowd
+    return f"{_lead(observations[0], cause)} {_company(observations, n_metrics)}".rstrip()
 
 
 def _lead(first: Observation, cause: Cause) -> str:
@@ -135,15 +140,26 @@ def _said(value: float, about: Observation) -> str:
     return quantity(value, about.unit_hint or unit_of(about.metric))
 
 
-def _company(observations: Sequence[Observation]) -> str:
+def _crowd(observations: Sequence[Observation], n_metrics: int) -> str:
+    """Two sentences where nobody leads: many metrics that moved by a little at once; else nothing."""
+    if n_metrics < _A_CROWD or observations[0].share >= _WORTH_A_NAME:
+        return ""
+    named = _listed([one.metric for one in observations[:3]])
+    return (
+        f"Many of the {n_metrics} metrics moved at once, none of them far by itself. "
+        f"{named} moved most beyond what they usually do together."
+    )
+
+
+def _company(observations: Sequence[Observation], n_metrics: int) -> str:
     """Who moved with the first one; nothing where there is nobody else."""
     others = [one.metric for one in observations[1:] if one.share >= _WORTH_A_NAME][:3]
     if others:
         return f"{_listed(others)} moved with it."
-    match len(observations) - 1:
+    match max(len(observations), n_metrics) - 1:
         case 0:
             return ""
-        case 1:
+        case 1 if len(observations) > 1:
             return f"{observations[1].metric} hardly moved."
         case count:
             return f"The other {count} metrics hardly moved."

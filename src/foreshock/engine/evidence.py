@@ -151,7 +151,11 @@ def story(
     if broken is None:
         broken = broken_pairs(model, frame, [each.metric for each in told])
     partners = {each.metric: each.other for each in reversed(broken)}
-    return sentence([_observation(frame, each, expected, usual, partners.get(each.metric)) for each in told], cause)
+    return sentence(
+        [_observation(frame, each, expected, usual, partners.get(each.metric)) for each in told],
+        cause,
+        len(frame.metrics),
+    )
 
 
 def _observation(frame: Frame, each: Contribution, expected: Array, usual: Array, partner: str | None) -> Observation:

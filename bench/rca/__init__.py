@@ -1,0 +1,1 @@
+"""How well contributions name the cause, on labelled incidents of others."""
