@@ -17,6 +17,7 @@ from foreshock.features.schema import DEVIATION, INDEX, RAW
 
 _DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name not in {"deviation_long", "deviation_change"})
 _RAW = tuple(INDEX[name] for name in RAW if name != "data_availability")  # a gap is no shape of the service
+_COMPACT_FEATURES = 1_023  # more leave too few bits of a small node for its threshold: 64 metrics and up
 _REACH = 0.1  # what one e-fold of distance outside the known range adds to a score that lies between 0 and 1
 
 
@@ -44,7 +45,9 @@ class IsolationForest:
             middle = np.nan_to_num(np.nanmedian(np.where(np.isfinite(flat).any(axis=0), flat, 0.0), axis=0))
         rows = _filled(vectors, lesson.rules, with_raw=with_raw, middle=middle)
         low, high = np.quantile(rows, [0.001, 0.999], axis=0)
-        return cls(forest.fit(rows, seed=lesson.seed), with_raw, middle, low, high)
+        return cls(
+            forest.fit(rows, seed=lesson.seed, compact=rows.shape[1] <= _COMPACT_FEATURES), with_raw, middle, low, high
+        )
 
     def score(self, vectors: Array, rules: Rules) -> Array:
         rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
