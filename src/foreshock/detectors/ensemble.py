@@ -9,18 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
+from foreshock.detectors.autoencoder import Autoencoder
 from foreshock.detectors.base import FEW_METRICS, Arrays, Detector, Itemised, Lesson
 from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
+from foreshock.detectors.forecast import Forecast
 from foreshock.detectors.isolation_forest import IsolationForest
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.together import Together
 from foreshock.features.schema import INDEX
 
-DETECTORS: tuple[type[Detector], ...] = (Level, Correlation, Together, IsolationForest)
+CHANNELS: tuple[type[Detector], ...] = (Level, Correlation, Together, IsolationForest)  # of the ensemble
+DETECTORS: tuple[type[Detector], ...] = (*CHANNELS, Forecast, Autoencoder)
 ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
-    "ensemble": DETECTORS,
+    "ensemble": CHANNELS,
     **{detector.name: (detector,) for detector in DETECTORS},
 }
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
@@ -166,7 +169,7 @@ def _lessons(kind: type[Detector], vectors: Array, teaches: NDArray[np.bool_]) -
 
     Cleaned tails lower the threshold at each retraining, and a metric whose noise grew would be excluded for ever.
     """
-    return vectors[teaches] if kind is IsolationForest else vectors
+    return vectors[teaches] if kind in {IsolationForest, Autoencoder} else vectors
 
 
 def _with_reserve(calibration: Calibration, kind: type[Detector], n_metrics: int) -> Calibration:
