@@ -64,7 +64,6 @@ OWN_WORDS = (
     (r"\w+ names the \w+ (\w+) twice; remove one\.", r'Duplicate value: "\1"'),
     (r"seasonality knows the periods .*", "supported values|must be of type string"),
     (r"(alert_severity|algorithm|role|direction|drift_detection) must be .*", "supported values: "),
-    (r"This version does not have the algorithm \w+ yet; (.*)", r"This version does not have that algorithm yet; \1"),
     (r"A detection_window of \w+ (holds fewer than two steps) of \w+; (.*)", r"detection_window \1; \2"),
     (r"detection_window holds \d+ steps, more than the 11000 (.*)", r"holds more steps than the 11000 \1"),
     (r"An interval of \w+ leaves gaps between windows of \w+ (.*)", r"interval leaves gaps between windows \1"),

@@ -179,11 +179,6 @@ INVALID: tuple[tuple[dict[str, Any], str, str], ...] = (
         "algorithm must be ensemble, isolation_forest, correlation, level, forecast or autoencoder, not 'prophet'.",
     ),
     (
-        spec(algorithm="forecast"),
-        "spec.algorithm",
-        "This version does not have the algorithm forecast yet; choose one of ensemble, isolation_forest, correlation, level.",
-    ),
-    (
         metric(name="9lives"),
         "spec.metrics[0].name",
         "name must be at most 100 letters, digits and '_', and not begin with a digit, not '9lives'.",

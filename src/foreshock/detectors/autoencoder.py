@@ -154,7 +154,7 @@ def _train(rows: Array, seed: int) -> list[NDArray[np.float32]]:
     from sklearn.neural_network import MLPRegressor  # noqa: PLC0415
 
     n_numbers = rows.shape[1]
-    n_hidden, n_code = min(24, max(8, n_numbers // 2)), min(6, max(2, n_numbers // 6))
+    n_hidden, n_code = min(24, max(8, n_numbers // 2)), min(6, max(1, n_numbers // 4))
     network = MLPRegressor(
         hidden_layer_sizes=(n_hidden, n_code, n_hidden), activation="tanh", solver="lbfgs", alpha=1e-2,
         max_iter=_MOST_ITERATIONS, random_state=seed,

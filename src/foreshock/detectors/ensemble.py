@@ -26,6 +26,8 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
     "ensemble": CHANNELS,
     **{detector.name: (detector,) for detector in DETECTORS},
 }
+# what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
+UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
 _BLEND = 4  # channels explain a score in proportion to this power of their own: the largest leads, ties are shared
 

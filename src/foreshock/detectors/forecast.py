@@ -27,7 +27,8 @@ _MOST_BLOCKS = 1_000  # of the newest history: more do not change a smoothing pa
 _LEAST_BLOCKS = 12  # fewer say nothing about it
 _LEAST_ALPHA, _MOST_ALPHA = 1e-4, 0.9999  # the bounds of statsforecast's own search
 _WINSOR = 6.0  # robust spreads: an incident of the history must not be what the parameter is chosen for
-_AWAY = 0.5  # of its error a metric must lie away from its expected value: the way back is a recovery
+_AWAY = 0.5  # of its error a metric must lie away from its expected value: the way back is a recovery,
+_ASTRAY = 3.0  # if it comes from further than so many usual distances; within them a metric may wander
 _EARLIER = LONG_WINDOWS - 1  # windows of the past that the slow scale holds beside the present one
 
 
@@ -42,17 +43,21 @@ class Forecast:
     name: ClassVar[str] = "forecast"
     aim: ClassVar[float] = AIM
     alpha: Array  # (n_metrics, 2): the smoothing parameter between blocks of minutes, and between windows
-    weights: Array  # (n_metrics, 4): of the sample before, the rest of the window, the windows before it; for the window
+    weights: (
+        Array  # (n_metrics, 4): of the sample before, the rest of the window, the windows before it; for the window
+    )
     kept: float  # share of the window that lies before the last minutes
     tails: Tails  # (n_metrics, 2)
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
         schema = lesson.schema
-        alpha = np.column_stack([
-            _smoothing(vectors[:: schema.recent_steps, :, INDEX["deviation_recent"]]),
-            _smoothing(vectors[:: schema.window_steps, :, INDEX["deviation_mean"]]),
-        ])
+        alpha = np.column_stack(
+            [
+                _smoothing(vectors[:: schema.recent_steps, :, INDEX["deviation_recent"]]),
+                _smoothing(vectors[:: schema.window_steps, :, INDEX["deviation_mean"]]),
+            ]
+        )
         weights, kept = _weights(alpha, schema), 1.0 - min(1.0, schema.recent_steps / schema.window_steps)
         errors = _errors(vectors, weights, kept)
         counted = _counted(vectors, errors, lesson.rules)
@@ -116,12 +121,14 @@ def _weights(alpha: Array, schema: Schema) -> Array:
     blocks = max(1.0, schema.window_steps / schema.recent_steps)  # of minutes in one window
     fast, slow = 1.0 - alpha[:, 0], 1.0 - alpha[:, 1]
     inside = max(0.0, blocks - 2.0)  # of the window, without the last minutes and the block before them
-    return np.column_stack([
-        1.0 - fast,
-        fast * (1.0 - fast**inside),
-        fast ** (1.0 + inside) * (1.0 - fast ** (_EARLIER * blocks)),
-        1.0 - slow**_EARLIER,
-    ])
+    return np.column_stack(
+        [
+            1.0 - fast,
+            fast * (1.0 - fast**inside),
+            fast ** (1.0 + inside) * (1.0 - fast ** (_EARLIER * blocks)),
+            1.0 - slow**_EARLIER,
+        ]
+    )
 
 
 def _errors(vectors: Array, weights: Array, kept: float) -> Array:
@@ -136,14 +143,12 @@ def _errors(vectors: Array, weights: Array, kept: float) -> Array:
 
 
 def _counted(vectors: Array, errors: Array, rules: Rules) -> Mask:
-    """Which errors the rules let count, in the metric's own unit; only what moves away from the expected value does."""
+    """Which errors the rules let count, in the metric's own unit; a recovery from where nobody wanders does not."""
     expected, usual = vectors[..., INDEX["expected_mean"]], vectors[..., INDEX["usual_distance"]]
     counted = []
     for position, (deviation, gap) in enumerate((("deviation_recent", "gap_recent"), ("deviation_mean", "gap_mean"))):
-        error = errors[..., position]
+        error, found = errors[..., position], vectors[..., INDEX[deviation]]
         with np.errstate(invalid="ignore"):
-            away = vectors[..., INDEX[deviation]] * np.sign(error) >= _AWAY * np.abs(error)
-        counted.append(
-            away & rules.counts(error * usual, expected) & rules.counts(vectors[..., INDEX[gap]], expected)
-        )
+            away = (found * np.sign(error) >= _AWAY * np.abs(error)) | (np.abs(found - error) < _ASTRAY)
+        counted.append(away & rules.counts(error * usual, expected) & rules.counts(vectors[..., INDEX[gap]], expected))
     return np.stack(counted, axis=-1)

@@ -13,7 +13,7 @@ from foreshock.core.errors import ArtifactDamaged
 from foreshock.core.frame import Array, Frame
 from foreshock.detectors.base import Lesson
 from foreshock.detectors.correlation import Correlation
-from foreshock.detectors.ensemble import Ensemble
+from foreshock.detectors.ensemble import UNTHROTTLED, Ensemble
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
 from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
@@ -100,8 +100,11 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
         Level.fit(vectors[usable], lesson), Correlation.fit(vectors[usable], lesson) if len(frame.metrics) > 1 else None
     )
     cheap = screen.score(vectors[usable], course.rules)
+    quantiles = np.quantile(cheap, 1.0 - SCREEN_SHARES)
+    if course.algorithm in UNTHROTTLED:
+        quantiles = np.zeros_like(quantiles)  # whatever deviates at all is let through
     availability = np.isfinite(frame.values).mean(axis=0)
-    return Model(course.schema, baseline, ensemble, availability, screen, np.quantile(cheap, 1.0 - SCREEN_SHARES))
+    return Model(course.schema, baseline, ensemble, availability, screen, quantiles)
 
 
 def _held_out(

@@ -188,7 +188,14 @@ class DetectorSpec(Model):
         default=1000, description="More groups than this are refused, so that a new label cannot multiply the load."
     )
     algorithm: Algorithm = Field(
-        default="ensemble", description="What judges; ensemble is the most alarmed of all channels."
+        default="ensemble",
+        description=(
+            "What judges. level: a metric leaves its expected level or begins to scatter. correlation: metrics stop "
+            "moving together. isolation_forest: the shape of a window is rare. forecast: a metric does what its last "
+            "hours did not foretell, for levels that wander. autoencoder: the numbers of a window do not fit together, "
+            "for services with several ways to be normal. ensemble: the most alarmed of the first three, and from six "
+            "metrics on also of what many metrics say at once."
+        ),
     )
     model_version: ModelVersion = Field(
         default="v1", description="The line of models; v2.1.0-r3 pins revision 3 of the line v2.1.0."

@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # detector.py asks these rules, so they cannot import it
 
 Findings = Iterator[tuple[str, str]]
 
-AVAILABLE_ALGORITHMS = ("ensemble", "isolation_forest", "correlation", "level")
-_AVAILABLE = ", ".join(AVAILABLE_ALGORITHMS)
 _MOST_STEPS_IN_WINDOW = 11_000  # what Prometheus answers in one range query
 _MOST_TRAINING_VALUES = 20_000_000  # 160 MB of float64: one manifest cannot take the engine's memory
 
@@ -170,14 +168,6 @@ def _is_single(entry: Maintenance) -> bool:
     return given == (False, False, True, True)
 
 
-def _available_algorithm(spec: DetectorSpec) -> Findings:
-    if spec.algorithm not in AVAILABLE_ALGORITHMS:
-        yield (
-            "algorithm",
-            f"This version does not have the algorithm {spec.algorithm} yet; choose one of {_AVAILABLE}.",
-        )
-
-
 _N_METRICS = "(has(self.metrics) ? size(self.metrics) : 0)"
 _STEPS = "self.{field}.getSeconds() / (self.step.getSeconds() > 0 ? self.step.getSeconds() : 1)"
 
@@ -300,18 +290,6 @@ RULES = (
                 "maintenance[]",
                 "!has(self.start) || !has(self.end) || self.start < self.end",
                 "The maintenance ends before it begins; put start before end.",
-            ),
-        ),
-    ),
-    Rule(
-        frozenset({"algorithm"}),
-        _available_algorithm,
-        (
-            Cel(
-                "",
-                f"self.algorithm in {list(AVAILABLE_ALGORITHMS)}",
-                f"This version does not have that algorithm yet; choose one of {_AVAILABLE}.",
-                "algorithm",
             ),
         ),
     ),
