@@ -323,3 +323,14 @@ def test_answers_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match=r"out\.parquet cannot be written"):
         write(result, folder / "out.parquet")
     assert [each.name for each in folder.iterdir()] == ["out.parquet"]
+
+
+@pytest.mark.parametrize("algorithm", ["together", "forecast", "autoencoder"])
+def test_a_file_is_judged_by_every_algorithm_that_no_other_test_here_asks_for(tmp_path: Path, algorithm: str) -> None:
+    """Six metrics that jump at the end: each row has an answer, and the last one is that it is anomalous."""
+    columns = {f"m{k}": values(seed=k) for k in range(6)}
+    for column in columns.values():
+        column[-3:] += 40.0
+    result = answer(parquet(tmp_path, **columns), algorithm=algorithm)
+    assert len(result.scores) == N_ROWS - N_TRAIN
+    assert result.scores[-1] >= 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -26,6 +27,23 @@ def test_in_memory(file: Path) -> None:
     """The production engine keeps every promise of the file on the file's own series."""
     scenario = read(file.stem)
     judgements, alerts = run_in_memory(scenario)
+    assert broken_promises(scenario, judgements, alerts) == []
+
+
+@pytest.mark.parametrize("name", ("jump_of_a_wanderer", "slow_in_between"))
+def test_only_its_own_channel_finds_it(name: str) -> None:
+    """Why `forecast` and `autoencoder` exist: the ensemble is silent where they keep every promise."""
+    scenario = read(name)
+    _, alerts = run_in_memory(replace(scenario, spec={**scenario.spec, "algorithm": "ensemble"}))
+    assert alerts == []
+
+
+@pytest.mark.parametrize("algorithm", ("forecast", "autoencoder"))
+@pytest.mark.parametrize("name", ("flash_sale", "constant", "nightly_batch", "scrape_gaps", "ordinary_day"))
+def test_nobody_is_woken(name: str, algorithm: str) -> None:
+    """What the ensemble stays silent at, these channels stay silent at."""
+    scenario = read(name)
+    judgements, alerts = run_in_memory(replace(scenario, spec={**scenario.spec, "algorithm": algorithm}))
     assert broken_promises(scenario, judgements, alerts) == []
 
 

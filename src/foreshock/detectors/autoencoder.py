@@ -62,7 +62,7 @@ class Autoencoder:
         scaled = _scaled(rows, lesson.rules, middle, spread)
         layers = _train(np.clip(scaled, -_LIMIT, _LIMIT), lesson.seed)
         trained = cls(middle, spread, np.ones(len(middle)), *layers)
-        error = np.abs(trained._lost(scaled))  # noqa: SLF001 - its own class
+        error = np.abs(trained._lost(scaled))
         width = np.maximum(np.sqrt((np.minimum(error, _LIMIT) ** 2).mean(axis=0)), _LEAST_WIDTH)
         return replace(trained, width=width)
 
@@ -86,7 +86,7 @@ class Autoencoder:
 
     @classmethod
     def load(cls, arrays: Arrays) -> Self:
-        return cls(*(np.ascontiguousarray(arrays[each.name]) for each in fields(cls) if each.name != "members"))
+        return cls(*(np.array(arrays[each.name]) for each in fields(cls) if each.name != "members"))
 
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:

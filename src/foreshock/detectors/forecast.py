@@ -150,5 +150,9 @@ def _counted(vectors: Array, errors: Array, rules: Rules) -> Mask:
         error, found = errors[..., position], vectors[..., INDEX[deviation]]
         with np.errstate(invalid="ignore"):
             away = (found * np.sign(error) >= _AWAY * np.abs(error)) | (np.abs(found - error) < _ASTRAY)
+            # the window counts while its last minutes are still off: else it would mourn what is over
+            away &= (vectors[..., INDEX["deviation_recent"]] - (found - error)) * np.sign(error) >= _AWAY * np.abs(
+                error
+            )
         counted.append(away & rules.counts(error * usual, expected) & rules.counts(vectors[..., INDEX[gap]], expected))
     return np.stack(counted, axis=-1)
