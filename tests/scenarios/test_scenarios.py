@@ -30,7 +30,7 @@ def test_in_memory(file: Path) -> None:
     assert broken_promises(scenario, judgements, alerts) == []
 
 
-@pytest.mark.parametrize("name", ("jump_of_a_wanderer", "slow_in_between"))
+@pytest.mark.parametrize("name", ["jump_of_a_wanderer", "slow_in_between"])
 def test_only_its_own_channel_finds_it(name: str) -> None:
     """Why `forecast` and `autoencoder` exist: the ensemble is silent where they keep every promise."""
     scenario = read(name)
@@ -38,8 +38,8 @@ def test_only_its_own_channel_finds_it(name: str) -> None:
     assert alerts == []
 
 
-@pytest.mark.parametrize("algorithm", ("forecast", "autoencoder"))
-@pytest.mark.parametrize("name", ("flash_sale", "constant", "nightly_batch", "scrape_gaps", "ordinary_day"))
+@pytest.mark.parametrize("algorithm", ["forecast", "autoencoder"])
+@pytest.mark.parametrize("name", ["flash_sale", "constant", "nightly_batch", "scrape_gaps", "ordinary_day"])
 def test_nobody_is_woken(name: str, algorithm: str) -> None:
     """What the ensemble stays silent at, these channels stay silent at."""
     scenario = read(name)

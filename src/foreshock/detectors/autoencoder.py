@@ -70,10 +70,18 @@ class Autoencoder:
         return np.asarray(np.sqrt(self.contributions(vectors, rules).mean(axis=-1)))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        """The squared error of each metric in squared widths, (n, n_metrics)."""
+        """The mean squared error of each metric in squared widths, (n, n_metrics)."""
+        return np.asarray(self._squares(vectors, rules).mean(axis=-1))
+
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
+        result = np.zeros(vectors.shape)
+        result[..., [INDEX[name] for name in (*_SHAPE, _SCATTER)]] = self._squares(vectors, rules)
+        return result
+
+    def _squares(self, vectors: Array, rules: Rules) -> Array:
         scaled = _scaled(vectors, rules, self.middle, self.spread)
         lost = np.where(scaled == 0.0, 0.0, self._lost(scaled) / self.width)  # what is missing is not lost
-        return np.asarray((lost.reshape(*vectors.shape[:2], N_NUMBERS) ** 2).mean(axis=-1))
+        return np.asarray(lost.reshape(*vectors.shape[:2], N_NUMBERS) ** 2)
 
     def _lost(self, scaled: Array) -> Array:
         """What the network does not give back of some rows, (n, n_numbers)."""

@@ -69,6 +69,11 @@ class Forecast:
     def contributions(self, vectors: Array, rules: Rules) -> Array:
         return np.asarray(self._excess(vectors, rules).max(axis=-1))
 
+    def by_feature(self, vectors: Array, rules: Rules) -> Array:
+        result = np.zeros(vectors.shape)
+        result[..., [INDEX["deviation_recent"], INDEX["deviation_mean"]]] = self._excess(vectors, rules)
+        return result
+
     def _excess(self, vectors: Array, rules: Rules) -> Array:
         errors = _errors(vectors, self.weights, self.kept)
         return np.where(_counted(vectors, errors, rules), np.abs(self.tails.excess(errors)), 0.0)
