@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numba import njit
@@ -60,8 +60,8 @@ class Autoencoder:
         # one that never moved in the history has no width to measure by, and is the business of other channels
         spread = np.where(spread > 1e-9 * (np.abs(middle) + away.max(axis=0, initial=0.0)), spread, np.inf)
         scaled = _scaled(rows, lesson.rules, middle, spread)
-        layers = _train(np.clip(scaled, -_LIMIT, _LIMIT), lesson.seed)
-        trained = cls(middle, spread, np.ones(len(middle)), *layers)
+        encode, squeeze, widen, decode = _train(np.clip(scaled, -_LIMIT, _LIMIT), lesson.seed)
+        trained = cls(middle, spread, np.ones(len(middle)), encode, squeeze, widen, decode)
         error = np.abs(trained._lost(scaled))
         width = np.maximum(np.sqrt((np.minimum(error, _LIMIT) ** 2).mean(axis=0)), _LEAST_WIDTH)
         return replace(trained, width=width)
@@ -85,21 +85,23 @@ class Autoencoder:
 
     def _lost(self, scaled: Array) -> Array:
         """What the network does not give back of some rows, (n, n_numbers)."""
-        layers = [_as_stack(each) for each in (self.encode, self.squeeze, self.widen, self.decode)]
+        encode, squeeze, widen, decode = map(_as_stack, (self.encode, self.squeeze, self.widen, self.decode))
         members = np.zeros(len(scaled), np.int64) if self.members is None else self.members
-        return np.asarray(reconstruction_error(np.ascontiguousarray(scaled), members, *layers, _LIMIT))
+        rows = np.ascontiguousarray(scaled)
+        return np.asarray(reconstruction_error(rows, members, encode, squeeze, widen, decode, _LIMIT))
 
     def dump(self) -> Arrays:
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "members"}
 
     @classmethod
     def load(cls, arrays: Arrays) -> Self:
-        return cls(*(np.array(arrays[each.name]) for each in fields(cls) if each.name != "members"))
+        own: dict[str, Any] = {each.name: np.array(arrays[each.name]) for each in fields(cls) if each.name != "members"}
+        return cls(**own)
 
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
         names = [each.name for each in fields(cls) if each.name != "members"]
-        arrays = {name: np.stack([getattr(member, name) for member in members]) for name in names}
+        arrays: dict[str, Any] = {name: np.stack([getattr(member, name) for member in members]) for name in names}
         return cls(**arrays, members=np.arange(len(members)))
 
     def take(self, rows: NDArray[np.int64]) -> Self:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
 from foreshock.detectors.calibrate import AIM
-from foreshock.detectors.rules import Mask, Rules
+from foreshock.detectors.rules import Rules
 from foreshock.detectors.tails import Tails, fit_tails
 from foreshock.features.schema import INDEX, LONG_WINDOWS, Schema
 
@@ -147,7 +147,7 @@ def _errors(vectors: Array, weights: Array, kept: float) -> Array:
     return np.stack([recent - soon, window - weights[..., 3] * earlier], axis=-1)
 
 
-def _counted(vectors: Array, errors: Array, rules: Rules) -> Mask:
+def _counted(vectors: Array, errors: Array, rules: Rules) -> Array:
     """Which errors the rules let count, in the metric's own unit; a recovery from where nobody wanders does not."""
     expected, usual = vectors[..., INDEX["expected_mean"]], vectors[..., INDEX["usual_distance"]]
     counted = []
