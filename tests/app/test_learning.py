@@ -34,7 +34,8 @@ class Teacher:
     async def restore(self, _watch: Watch, _now_s: float) -> None:
         return None
 
-    async def learn(self, watch: Watch, _now_s: float) -> Learnt:
+    async def learn(self, watch: Watch, _now_s: float, *, anew: bool = False) -> Learnt:
+        assert not anew
         self.asked.append(watch.subject.name)
         outcome = self.outcomes[watch.subject.name]
         if outcome is not None:
