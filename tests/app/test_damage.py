@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.app.hurried import until
 from tests.app.test_engine import SUBJECT, Running, _running, detector
 from tests.servers.s3 import NewS3
-from tests.servers.shop import TO_THE_FAULT_S
+from tests.servers.shop import HEALTHY, TO_THE_FAULT_S
 
 from foreshock.app.settings import Settings
 from foreshock.cli.main import main
@@ -27,7 +27,7 @@ from foreshock.store.artifacts import ARRAYS, MANIFEST
 NOWHERE = "http://127.0.0.1:9"
 CANARY = "foreshock-canary-must-not-run"
 PICKLE = b"cos\nsystem\n(Vtouch " + CANARY.encode() + b"\ntR."
-TRAINING = {"window": "1d", "warm_up": "12h", "retrain_interval": "1h"}
+TRAINING = {"window": "1d", "warm_up": "12h", "retrain_interval": "1h", "shadow": "0s"}
 
 
 def _settings(folder: Path, url: str, **changed: object) -> Settings:
@@ -51,7 +51,7 @@ def judges(run: Running, name: str) -> bool:
 
 
 async def _train_twice(run: Running) -> None:
-    run.engine.put(detector(training=TRAINING))
+    run.engine.put(detector(query=HEALTHY, training=TRAINING))
     await until(lambda: judges(run, "v1-r1"))
     run.clock.skip(3_700)
     await until(lambda: judges(run, "v1-r2"))
@@ -90,7 +90,7 @@ async def test_a_damaged_model_leaves_the_judging_to_the_last_good_one_until_it_
             (active, *_) = run.history.models(SUBJECT)
             assert active.name == "v1-r2"
             damage(folder / "models" / active.digest / (MANIFEST, ARRAYS)[number % 2])
-            run.engine.put(detector(training=TRAINING))
+            run.engine.put(detector(query=HEALTHY, training=TRAINING))
             await until(lambda run=run: judges(run, "v1-r1"))
             await until(lambda run=run: standing(run).trouble is not None)
             trouble = standing(run).trouble
@@ -102,7 +102,7 @@ async def test_a_damaged_model_leaves_the_judging_to_the_last_good_one_until_it_
             assert judges(run, "v1-r1")
         async with _running(_settings(folder, breaking_shop.url)) as run:
             run.clock.skip(3_800)  # the second revision is of an hour from now
-            run.engine.put(detector(training=TRAINING))
+            run.engine.put(detector(query=HEALTHY, training=TRAINING))
             await until(lambda run=run: judges(run, "v1-r3"))
             await until(lambda run=run: standing(run).trouble is None)
     assert not _ran(tmp_path)
@@ -132,12 +132,12 @@ async def test_when_every_revision_is_damaged_nothing_judges_and_nothing_breaks(
     for file in (trained / "models").rglob("*.json"):
         file.write_bytes(PICKLE)
     async with _running(_settings(trained, NOWHERE)) as run:
-        run.engine.put(detector(training=TRAINING))
+        run.engine.put(detector(query=HEALTHY, training=TRAINING))
         await until(lambda: standing(run).trouble is not None)
         assert standing(run).revision is None
     async with _running(_settings(trained, breaking_shop.url)) as run:
         run.clock.skip(3_800)
-        run.engine.put(detector(training=TRAINING))
+        run.engine.put(detector(query=HEALTHY, training=TRAINING))
         await until(lambda: judges(run, "v1-r3"))
 
 
@@ -171,7 +171,7 @@ async def test_a_full_disk_keeps_the_last_good_model_and_the_next_one_comes_when
     free = os.statvfs(disk)
     (disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_frsize - 8192))
     async with _running(_settings(trained, breaking_shop.url, artifacts=str(disk / "models"))) as run:
-        run.engine.put(detector(training=TRAINING))
+        run.engine.put(detector(query=HEALTHY, training=TRAINING))
         await until(lambda: judges(run, "v1-r2"))
         before = sorted(path for path in (disk / "models").rglob("*") if path.is_file())
         run.clock.skip(7_400)
@@ -195,7 +195,7 @@ async def test_a_bucket_that_hangs_delays_no_cycle(
     s3 = new_s3()
     at_bucket = {"artifacts": f"s3://{s3.new_bucket()}/models", "s3": s3.settings}
     async with _running(_settings(tmp_path, breaking_shop.url, **at_bucket)) as run:
-        run.engine.put(detector(training=TRAINING))
+        run.engine.put(detector(query=HEALTHY, training=TRAINING))
         await until(lambda: judges(run, "v1-r1"))
         watch = run.engine._lanes["default", None].watches[SUBJECT]
         with s3.paused():
@@ -241,7 +241,7 @@ async def test_a_restored_backup_judges_on_where_it_was_taken(
         state = ["--database", f"sqlite:///{folder}/state.db", "--artifacts", str(folder / "models")]
         assert await asyncio.to_thread(main, [command, str(archive), *state]) == 0
     async with _running(_settings(restored, breaking_shop.url)) as run:
-        run.engine.put(detector(training=TRAINING))
+        run.engine.put(detector(query=HEALTHY, training=TRAINING))
         await until(lambda: judges(run, "v1-r2"))
         assert [each.name for each in run.history.models(SUBJECT)] == ["v1-r2", "v1-r1"]
         await until(lambda: standing(run).mark is not None)
