@@ -103,5 +103,5 @@ def _nezha(folder: Path) -> Iterator[Case]:
             Incident(each["start"], each["end"], frozenset(each["root_causes"]), each["fault_type"])
             for each in said["segments"]
         )
-        calls = tuple((caller, callee) for caller, callee in said["edges"])
+        calls = tuple((caller, callee) for caller, callee in said.get("edges", ()))
         yield Case("nezha", path.stem, 60, names, units, values[start:end], values[:start], incidents, calls)
