@@ -13,11 +13,12 @@ from foreshock.detectors import forest
 from foreshock.detectors.base import Arrays, Lesson
 from foreshock.detectors.calibrate import AIM
 from foreshock.detectors.rules import Rules
-from foreshock.features.schema import DEVIATION, INDEX, RAW
+from foreshock.features.schema import DEVIATION, INDEX, RAW, Schema
 
 _DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name not in {"deviation_long", "deviation_change"})
 _RAW = tuple(INDEX[name] for name in RAW if name != "data_availability")  # a gap is no shape of the service
 _COMPACT_FEATURES = 1_023  # more leave too few bits of a small node for its threshold: 64 metrics and up
+_LEAST_WIDTH = 2.0  # usual distances
 _REACH = 0.1  # what one e-fold of distance outside the known range adds to a score that lies between 0 and 1
 
 
@@ -45,6 +46,8 @@ class IsolationForest:
             middle = np.nan_to_num(np.nanmedian(np.where(np.isfinite(flat).any(axis=0), flat, 0.0), axis=0))
         rows = _filled(vectors, lesson.rules, with_raw=with_raw, middle=middle)
         low, high = np.quantile(rows, [0.001, 0.999], axis=0)
+        half = 0.5 * np.maximum(0.0, _least_widths(vectors, lesson.schema, with_raw=with_raw) - (high - low))
+        low, high = low - half, high + half
         return cls(
             forest.fit(rows, seed=lesson.seed, compact=rows.shape[1] <= _COMPACT_FEATURES), with_raw, middle, low, high
         )
@@ -71,8 +74,7 @@ class IsolationForest:
 
     def _outside(self, rows: Array) -> Array:
         """Distance outside the known range in units of its width, (n, n_features)."""
-        width = np.maximum(self.high - self.low, 1e-3 * np.maximum(np.abs(self.high), np.abs(self.low)) + 1e-9)
-        return np.maximum(0.0, np.maximum(rows - self.high, self.low - rows)) / width
+        return np.maximum(0.0, np.maximum(rows - self.high, self.low - rows)) / (self.high - self.low)
 
     def dump(self) -> Arrays:
         own = {"middle": self.middle, "low": self.low, "high": self.high, "with_raw": np.array([float(self.with_raw)])}
@@ -103,6 +105,18 @@ def _alone(trees: forest.Forest | forest.ForestBlock) -> forest.Forest:
 
 def _chosen(*, with_raw: bool) -> list[int]:
     return list(_RAW + _DEVIATIONS if with_raw else _DEVIATIONS)
+
+
+def _least_widths(vectors: Array, schema: Schema, *, with_raw: bool) -> Array:
+    """The narrowest range that each feature is believed to have, (n_features,): two usual distances of its metric.
+
+    A statistic of counts or of a step-like metric may have been one number all the time: the next number is no news.
+    """
+    usual = np.nan_to_num(np.nanmedian(vectors[..., INDEX["usual_distance"]], axis=0), nan=1.0)
+    names = _chosen(with_raw=with_raw)
+    units = np.where(np.array(names)[None, :] < len(RAW), usual[:, None], 1.0)
+    per_s = np.isin(names, [INDEX["rate_of_change"], INDEX["deviation_rate_of_change"]])
+    return np.asarray(_LEAST_WIDTH * np.where(per_s, units / schema.window_s, units)).ravel() + 1e-12
 
 
 def _features(vectors: Array, *, with_raw: bool) -> Array:
