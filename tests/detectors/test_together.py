@@ -43,8 +43,8 @@ def _moved(by: float, *, rows: int = 3, metrics: int = N_METRICS) -> Array:
 
 
 def test_a_small_move_of_all_metrics_is_found_by_this_channel_alone(model: Model) -> None:
-    """Four spreads are ordinary for one metric among twelve, and an incident when all make them at once."""
-    scores = _scores(model, _moved(4.0))
+    """Three spreads are ordinary for one metric among twelve, and an incident when all make them at once."""
+    scores = _scores(model, _moved(3.0))
     assert scores["together"] >= 1.0
     assert max(score for name, score in scores.items() if name != "together") < 1.0
     assert _scores(model, _moved(4.0, metrics=1))["together"] < 1.0
@@ -67,7 +67,7 @@ def test_demand_may_jump_as_it_likes(model: Model) -> None:
 def test_a_fleet_takes_the_members_that_it_is_asked_for(model: Model) -> None:
     """A stack scores each row by its own member, to the bit."""
     (own,) = (channel for channel in model.ensemble.channels if isinstance(channel, Together))
-    vectors = model.vectors(Frame(0, STEP_S, NAMES, _moved(4.0)), N_DAYS * PER_DAY - 1)
+    vectors = model.vectors(Frame(0, STEP_S, NAMES, _moved(3.0)), N_DAYS * PER_DAY - 1)
     stacked = Together.stack((own, own)).take(np.array([1]))
     rules = Rules.stack([Rules.none(N_METRICS)])
     np.testing.assert_array_equal(stacked.score(vectors, rules), own.score(vectors, Rules.none(N_METRICS)))

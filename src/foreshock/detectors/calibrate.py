@@ -20,8 +20,19 @@ _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
 AIM = 0.33  # of the budget: it is what a user accepts, not what is owed
-_RECENT_HOURS = 168  # what fired too often in the last week is not rare any more, whatever the tail says
-_RECENT_INCIDENTS = 3  # beyond the budget's own share of them
+_QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
+_GUESS = 0.05  # of its shape before it was seen
+_GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
+_CHANCE = 3  # incidents above the threshold beyond those that the budget pays for
+
+
+def _above(k: int) -> float:
+    """Of the hours above the lowest quantile, those above the k-th."""
+    return (1.0 - _QUANTILES[k]) / (1.0 - _QUANTILES[0])
+
+
+_SHAPES = np.linspace(-0.25, 0.45, 141) + 1e-6
+_RATIOS = (_above(2) ** -_SHAPES - 1.0) / (_above(1) ** -_SHAPES - 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +103,31 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM
     per_hour = false_alarms_per_s * HOUR_S * aim
     share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
     # the standard error of a scale that is read from the median of n exponential excesses is 1 / (ln 2 sqrt(n)) of it
-    unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above)) if aim < 1.0 else 1.0
+    unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
     scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
     return np.asarray((body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
 
 
-def recent_threshold(maxima: Array, false_alarms_per_s: float) -> float:
-    """The score that the last week's incidents exceeded as often as can be chance: the world moved, or noise grew.
+def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> float:
+    """The score of many metrics together that incidents exceed at `aim` times the given rate, from (n_hours,) maxima.
 
-    `maxima` (n_hours,). -inf where there were fewer.
+    A generalised Pareto tail of the hours above their median, whose own shape is read as well: a sum over many metrics
+    is tame, and a guess for single metrics would ask far too much of it. Three quantiles fix it, the highest 95 %, so
+    that a twentieth of the hours may be real incidents; few hours pull the shape to a guess. Whatever the tail says,
+    no more incidents may lie above than chance explains.
     """
-    last = maxima[-_RECENT_HOURS:]
-    body = np.quantile(last, _BODY)
-    incidents = _incidents(np.ascontiguousarray(last[:, None]))[:, 0]
+    low, body, high = np.quantile(maxima, _QUANTILES)
+    ratio = (high - low) / (body - low) if body > low else _RATIOS[-1]
+    weight = len(maxima) / (len(maxima) + _GUESS_HOURS)
+    tail = weight * float(np.interp(ratio, _RATIOS, _SHAPES)) + (1.0 - weight) * _GUESS
+    scale = (body - low) * tail / (_above(1) ** -tail - 1.0)
+    incidents = _incidents(np.ascontiguousarray(maxima[:, None]))[:, 0]
     peaks = np.sort(incidents[incidents > body])[::-1]
-    allowed = _RECENT_INCIDENTS + int(false_alarms_per_s * HOUR_S * _RECENT_HOURS)
-    return float(peaks[allowed]) if len(peaks) > allowed else -np.inf
+    hours_each = max(1, int((maxima > body).sum())) / max(1, len(peaks))
+    share = min(1.0, false_alarms_per_s * HOUR_S * aim * hours_each / (1.0 - _QUANTILES[0]))
+    threshold = low + scale * (share**-tail - 1.0) / tail
+    allowed = _CHANCE + round(false_alarms_per_s * HOUR_S * len(maxima))
+    return max(float(threshold), 1.001 * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
 
 
 def calibrate(raw: Array, step_s: int, false_alarms_per_s: float, *, aim: float = AIM) -> Calibration:
@@ -117,8 +137,6 @@ def calibrate(raw: Array, step_s: int, false_alarms_per_s: float, *, aim: float 
     if not len(seen):
         return Calibration(middle, max(1.0, LEAST_THRESHOLD))
     maxima = hourly_maxima(raw, step_s)
-    threshold = float(tail_threshold(maxima, false_alarms_per_s, aim=aim))
-    if aim >= 1.0:
-        threshold = max(threshold, 1.001 * recent_threshold(maxima, false_alarms_per_s))
+    threshold = (crowd_threshold if aim >= 1.0 else tail_threshold)(maxima, false_alarms_per_s, aim=aim)
     # where nothing ever counted there is no tail to read: half of a channel's own unit is then the least
-    return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))
+    return Calibration(middle, max(float(threshold), middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))

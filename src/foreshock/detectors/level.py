@@ -16,8 +16,9 @@ from foreshock.detectors.tails import Tails, fit_tails
 from foreshock.features.schema import INDEX
 
 # From one sample to six windows: a spike and a drift of hours each stand out of the scale that is theirs.
-SCALES = ("deviation_last", "deviation_recent", "deviation_mean", "deviation_long")
-_GAPS = ("gap_recent", "gap_recent", "gap_mean", "gap_long")
+# The median as well: under heavy tails a lasting shift moves it far, and single samples not at all.
+SCALES = ("deviation_last", "deviation_recent", "deviation_mean", "deviation_median", "deviation_long")
+_GAPS = ("gap_recent", "gap_recent", "gap_mean", "gap_mean", "gap_long")
 _LEAST_SCATTER = 0.05
 _CALM = 0.5  # of the deviation: what scatters as widely as it deviates has not settled
 _NEWS = 0.4  # of a deviation that six windows' mean does not hold yet: a step falls below it after 3.6 windows
@@ -98,6 +99,6 @@ def _counted(vectors: Array, rules: Rules) -> Array:
     settled = is_settled(vectors)
     for scale in range(len(SCALES)):
         counted[scale] &= ~settled
-    for slow, fast in ((2, 1), (3, 2)):
+    for slow, fast in ((2, 1), (3, 1), (4, 2)):
         counted[slow] &= _lasts(vectors[..., INDEX[SCALES[slow]]], vectors[..., INDEX[SCALES[fast]]])
     return np.stack([*counted, rules.spread_counts(vectors)], axis=-1)
