@@ -197,9 +197,12 @@ def alarms(fired: Mask, step_s: int) -> int:
 
 
 def over_budget(found: Findings) -> Objection | None:
-    """It raised more false alarms than the budget allows, and more than the champion did."""
+    """It raised more false alarms than the budget allows, and more than the champion did.
+
+    A first revision is not asked: its alarms may be an incident that goes on, and without it nobody would judge at all.
+    """
     chance = float(stats.poisson.sf(found.alarms - 1, found.expected_alarms)) if found.alarms else 1.0
-    if chance >= _SURE or (found.has_champion and found.alarms <= found.champion_alarms):
+    if chance >= _SURE or not found.has_champion or found.alarms <= found.champion_alarms:
         return None
     return Objection(
         "OverBudget",

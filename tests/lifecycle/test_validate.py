@@ -1,0 +1,21 @@
+"""What a candidate is rejected for, on counted findings."""
+
+from __future__ import annotations
+
+import pytest
+
+from foreshock.lifecycle.validate import Findings, over_budget
+
+
+def test_a_first_model_is_not_rejected_for_alarms_that_may_be_an_incident() -> None:
+    """A service is in trouble when its detector is made: the first model judges, whatever it says of the last days."""
+    assert over_budget(Findings(alarms=3, expected_alarms=0.14)) is None
+
+
+@pytest.mark.parametrize(("alarms", "champion_alarms", "objects"), [(3, 0, True), (3, 3, False), (1, 0, False)])
+def test_more_alarms_than_chance_and_than_the_champion_reject(
+    alarms: int, champion_alarms: int, *, objects: bool
+) -> None:
+    """Poisson, 1 %: of 0.14 allowed, three are no chance and one may be; a champion that had as many is no better."""
+    found = Findings(alarms=alarms, champion_alarms=champion_alarms, expected_alarms=0.14, has_champion=True)
+    assert (over_budget(found) is not None) is objects
