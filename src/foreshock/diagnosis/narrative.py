@@ -51,15 +51,17 @@ def observe(
 ) -> Observation:
     """Describe the end of a metric's history: its arrays (n_times,) end at the instant of the alert.
 
-    `observed` is the median of the last five values, so that one sample does not speak for all. The course begins
-    behind the last quarter of an hour, or three values, in which the metric was inside its band.
+    `observed` is the median of the last five values, so that one sample does not speak for all; of those outside the
+    band where the newest is: a fault of two minutes is not told by the minutes before it. The course begins behind the last quarter of an hour, or three values, in which the metric was inside its band.
     """
     measured = np.flatnonzero(np.isfinite(values))
     if measured.size == 0:
         silent_s = float(times_s[-1] - times_s[0]) if times_s.size else 0.0
         return Observation(metric, share, float("nan"), float("nan"), "inside", silent_s, unit_hint, partner)
     last = measured[-5:]
-    observed, usual = float(np.median(values[last])), _median(expected[last])
+    outside = last[(values[last] > upper[last]) | (values[last] < lower[last])]
+    told = outside if outside.size and outside[-1] == last[-1] else last
+    observed, usual = float(np.median(values[told])), _median(expected[last])
     course: Course = "inside"
     since = _onset(times_s[measured], values[measured], lower[measured], upper[measured], above=observed >= usual)
     begun = measured[since:]
