@@ -52,7 +52,8 @@ def observe(
     """Describe the end of a metric's history: its arrays (n_times,) end at the instant of the alert.
 
     `observed` is the median of the last five values, so that one sample does not speak for all; of those outside the
-    band where the newest is: a fault of two minutes is not told by the minutes before it. The course begins behind the last quarter of an hour, or three values, in which the metric was inside its band.
+    band where the newest is: a fault of two minutes is not told by the minutes before it. The course begins behind the
+    last quarter of an hour, or three values, in which the metric was inside its band.
     """
     measured = np.flatnonzero(np.isfinite(values))
     if measured.size == 0:
