@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,10 +14,10 @@ from foreshock.alerting.bundle import pack, unpack
 from foreshock.core.errors import Damaged
 from foreshock.core.verdicts import Anomalous, Cause
 from foreshock.engine.rebuild import rebuild
-from foreshock.manifests.rules import AVAILABLE_ALGORITHMS
+from foreshock.manifests.detector import Algorithm
 
 
-@pytest.mark.parametrize("algorithm", AVAILABLE_ALGORITHMS)
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 @given(
     metric=st.integers(0, N_METRICS - 1),
     by=st.floats(-500, 2000, width=32),
@@ -41,7 +43,7 @@ def test_the_score_is_reproduced_bit_for_bit(algorithm: str, metric: int, by: fl
     assert again.frame is not None
 
 
-@pytest.mark.parametrize("algorithm", AVAILABLE_ALGORITHMS)
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_a_window_that_another_process_described_is_judged_from_its_vector(algorithm: str) -> None:
     """Where the ring does not hold what was judged, no samples go along, and the vector gives the same score."""
     watch, models, ring = trained(algorithm)
@@ -58,7 +60,7 @@ def test_a_window_that_another_process_described_is_judged_from_its_vector(algor
     assert (again.score, again.contributions, again.frame) == (firing.score, firing.contributions, None)
 
 
-@pytest.mark.parametrize("algorithm", AVAILABLE_ALGORITHMS)
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_the_bundle_names_the_spike(algorithm: str) -> None:
     """The spiked metric's statistics lead, the expected value is the old one, and every fact has its place."""
     watch, models, ring = trained(algorithm)

@@ -323,7 +323,7 @@ ANOMALY_STATUS = {
     "summary": "pool_wait is 240 and was expected at 40.",
     "model": {"revision": "v2.1.0-r3", "sha256": DIGEST},
     "trainingWindow": {"start": "2026-10-27T06:00:00Z", "end": WHEN},
-    "changes": [{"at": WHEN, "what": "Deployment payment-api rolled out revision 12."}],
+    "changes": ["Deployment payment-api rolled out revision 12, 20 min before."],
 }
 
 

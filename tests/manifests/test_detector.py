@@ -376,6 +376,8 @@ def test_the_given_manifest_has_the_defaults_of_a_careful_sre() -> None:
             "window": "28d",
             "warm_up": "7d",
             "retrain_interval": "1d",
+            "persistence": "12h",
+            "shadow": "1h",
             "drift_detection": "enabled",
             "exclude": [],
         },
