@@ -324,6 +324,7 @@ ANOMALY_STATUS = {
     "model": {"revision": "v2.1.0-r3", "sha256": DIGEST},
     "trainingWindow": {"start": "2026-10-27T06:00:00Z", "end": WHEN},
     "changes": ["Deployment payment-api rolled out revision 12, 20 min before."],
+    "neighbours": ["shop/orders fired 3 min earlier: pool_wait (62 %)"],
 }
 
 
