@@ -105,7 +105,15 @@ def open_engine(url: URL, *, patience: Patience, password_file: Path | None, opt
         return connection
 
     event.listen(engine, "do_connect", connect)
-    event.listen(engine, "connect", lambda connection, _record: _configure(connection, patience))
+
+    def configure(connection: psycopg.Connection[Any], _record: object) -> None:
+        try:
+            _configure(connection, patience)
+        except BaseException:
+            connection.close()  # the pool does not know it yet, and nobody else would
+            raise
+
+    event.listen(engine, "connect", configure)
     return engine
 
 
