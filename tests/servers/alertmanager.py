@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 import pytest
 from tests.servers.binaries import require
-from tests.servers.processes import STARTS, Server, ServerError, free_port, launch, paused, until
+from tests.servers.processes import STARTS, Breakable, Server, ServerError, free_port, launch, until
 
 READY_WITHIN_S = 30.0
 _PORT_TAKEN = "address already in use"
 
 
 @dataclass(slots=True)
-class Alertmanager:
+class Alertmanager(Breakable):
     """A running server: `url` is what a sink is given."""
 
     url: str
@@ -40,14 +40,6 @@ class Alertmanager:
     def firing(self) -> set[str]:
         """The incidents that fire now."""
         return {alert["annotations"]["incident"] for alert in self.alerts()}
-
-    def kill(self) -> None:
-        """SIGKILL: every alert is forgotten; `restart` brings it back empty."""
-        self.server.kill()
-
-    def paused(self) -> contextlib.AbstractContextManager[None]:
-        """Under SIGSTOP: the port accepts and nothing answers."""
-        return paused(self.server)
 
     def restart(self) -> None:
         """Start it again on the same port; call it in a thread that outlives the server."""

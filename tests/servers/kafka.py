@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tests.servers.binaries import require
 from tests.servers.certificates import Authority, pkcs8
 from tests.servers.fault_proxy import FaultProxy
-from tests.servers.processes import STARTS, Server, ServerError, free_port, launch, paused, until
+from tests.servers.processes import STARTS, Breakable, Server, ServerError, free_port, launch, until
 
 READY_WITHIN_S = 90.0
 FETCH = Path(__file__).parents[2] / "tools/kafka/fetch"
@@ -38,7 +38,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class Kafka:
+class Kafka(Breakable):
     """A running broker; what it acknowledged is still there after `kill` and `restart`."""
 
     folder: Path
@@ -96,14 +96,6 @@ class Kafka:
             return sorted(found, key=lambda one: (one.partition, one.offset))
         finally:
             consumer.close()
-
-    def kill(self) -> None:
-        """SIGKILL; `restart` brings it back."""
-        self.server.kill()
-
-    def paused(self) -> contextlib.AbstractContextManager[None]:
-        """Under SIGSTOP: the port accepts and nothing answers."""
-        return paused(self.server)
 
     def restart(self) -> None:
         """Start it again on the same ports; call it in a thread that outlives the server."""

@@ -137,6 +137,21 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+class Breakable:
+    """A server that a test may hurt: what holds its process in `server` can be killed and paused."""
+
+    __slots__ = ()
+    server: Server
+
+    def kill(self) -> None:
+        """SIGKILL: what it kept in memory is gone; `restart` brings it back."""
+        self.server.kill()
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """Under SIGSTOP: the port accepts and nothing answers."""
+        return paused(self.server)
+
+
 def until(condition: Callable[[], bool], *, within_s: float, what: str, server: Server | None = None) -> None:
     """Wait for a condition, and fail with `what` at the deadline or as soon as the server has ended."""
     ends_at_s = time.monotonic() + within_s

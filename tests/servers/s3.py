@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 from tests.servers.binaries import built
 from tests.servers.certificates import Authority
-from tests.servers.processes import STARTS, Server, ServerError, free_port, launch, paused, until
+from tests.servers.processes import STARTS, Breakable, Server, ServerError, free_port, launch, until
 
 READY_WITHIN_S = 30.0
 KEY_ID, SECRET = "foreshock-tests", "canary-5d1f0c7e9a"
@@ -21,7 +21,7 @@ _PORT_TAKEN = "address already in use"
 
 
 @dataclass(slots=True)
-class S3:
+class S3(Breakable):
     """A running server: `url` is the endpoint; `folder` holds a folder for each bucket, with a file for each object."""
 
     folder: Path
@@ -45,14 +45,6 @@ class S3:
         name = f"test-{uuid.uuid4().hex[:12]}"
         (self.folder / name).mkdir()
         return name
-
-    def kill(self) -> None:
-        """SIGKILL; `restart` brings it back."""
-        self.server.kill()
-
-    def paused(self) -> contextlib.AbstractContextManager[None]:
-        """Under SIGSTOP: the port accepts and nothing answers."""
-        return paused(self.server)
 
     def restart(self) -> None:
         """Start it again on the same port; call it in the main thread, with which the server ends."""
