@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreshock.detectors.calibrate import calibrate, hourly_maxima
+from foreshock.detectors.calibrate import calibrate, crowd_threshold, hourly_maxima
 
 STEP_S = 300
 
@@ -41,3 +41,10 @@ def test_hours_without_any_score_are_left_out() -> None:
     scores = np.full(36, np.nan)
     scores[12:24] = 3.0
     np.testing.assert_array_equal(hourly_maxima(scores, STEP_S), [3.0])
+
+
+def test_no_more_incidents_of_a_crowd_lie_above_than_chance_explains() -> None:
+    """Ten outbursts in two weeks are foretold by no quiet hour: three and the two of the budget stay above."""
+    maxima = np.random.default_rng(3).gumbel(1.0, 0.2, 336)
+    maxima[10:330:32] = np.linspace(20.0, 29.0, 10)
+    assert (maxima > crowd_threshold(maxima, 1 / 604_800, aim=3.0)).sum() <= 5
