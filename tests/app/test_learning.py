@@ -15,7 +15,8 @@ from foreshock.app.metrics import Metrics
 from foreshock.core.errors import LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.engine.watch import Watch
-from foreshock.lifecycle.trainer import NEVER_S, Learnt, Trainer
+from foreshock.lifecycle.learnt import NEVER_S, Learnt
+from foreshock.lifecycle.trainer import Trainer
 
 
 class Pupil:

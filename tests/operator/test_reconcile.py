@@ -11,8 +11,8 @@ from foreshock.core.verdicts import Cause, Contribution, Ignorance, Subject
 from foreshock.engine.cohort import Revision
 from foreshock.engine.cycle import FAILED_CYCLES
 from foreshock.engine.watch import Mark
+from foreshock.lifecycle.learnt import Learnt
 from foreshock.lifecycle.standing import Standing, Trouble
-from foreshock.lifecycle.trainer import Learnt
 from foreshock.manifests.conditions import REASONS, Because, Condition, ConditionStatus, ConditionType, DetectorStatus
 from foreshock.operator.reconcile import Fact, Observed, Told, reconcile
 from foreshock.store.records import Stuck

@@ -25,8 +25,9 @@ from foreshock.engine.gather import Gathers, MetricSource
 from foreshock.engine.groups import Group
 from foreshock.engine.surroundings import Surroundings
 from foreshock.engine.watch import Watch
+from foreshock.lifecycle.shelf import Artifacts, Revisions
 from foreshock.lifecycle.standing import Standing
-from foreshock.lifecycle.trainer import Artifacts, Revisions, Trainer
+from foreshock.lifecycle.trainer import Trainer
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.settings import Datasource
 from foreshock.store.by_hand import MODELS

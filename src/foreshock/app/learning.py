@@ -16,9 +16,10 @@ from foreshock.core.clock import Clock
 from foreshock.core.errors import Damaged, ForeshockError, LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.engine.watch import Watch
+from foreshock.lifecycle.learnt import NEVER_S, Learnt
 from foreshock.lifecycle.lines import SHADOW
 from foreshock.lifecycle.standing import Trouble
-from foreshock.lifecycle.trainer import NEVER_S, Learnt, Trainer
+from foreshock.lifecycle.trainer import Trainer
 from foreshock.manifests.conditions import Because
 
 _IDLE_S, _DAY_S = 0.5, 86_400.0

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from foreshock.core.clock import rfc3339
 from foreshock.core.errors import NoSuchRevision
+from foreshock.manifests.detector import DetectorSpec, fingerprint
 from foreshock.store.records import ModelRecord
 
 CANDIDATE, SHADOW, ACTIVE, RETIRED, REJECTED = "Candidate", "Shadow", "Active", "Retired", "Rejected"
@@ -48,6 +49,11 @@ def named(records: Records, revision: int) -> ModelRecord:
 def is_provisional(record: ModelRecord) -> bool:
     """Whether it was trained before the warm-up was over: it judges and never pages."""
     return bool(record.details.get("provisional"))
+
+
+def fits(record: ModelRecord, spec: DetectorSpec) -> bool:
+    """Whether it was trained for what the manifest says now."""
+    return bool(record.details.get("fingerprint") == fingerprint(spec))
 
 
 def held_until_s(record: ModelRecord) -> float:

@@ -8,7 +8,7 @@ from foreshock.alerting.state import OpenIncident
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cohort import Revision
 from foreshock.engine.watch import Mark
-from foreshock.lifecycle.trainer import Learnt
+from foreshock.lifecycle.learnt import Learnt
 
 
 @dataclass(frozen=True, slots=True)
