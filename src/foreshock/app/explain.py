@@ -116,6 +116,8 @@ def _event(document: Mapping[str, Any]) -> AnomalyEvent:
 
 def _told(event: AnomalyEvent, artifacts: Artifacts) -> Told:
     data = event.data
+    if data.model is None and data.contributions:
+        return Told(data, None, None, "there was no model yet, and its valid range alone raised it")
     if data.evidence is None or data.evidence.replay is None or data.model is None:
         return Told(data, None, None, "the event carries no samples; an earlier version wrote it, or nobody judged")
     try:

@@ -46,6 +46,11 @@ class Rules:
         """The rules of some members of a fleet."""
         return Rules(*(getattr(self, name)[rows] for name in self.__slots__))
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether any metric has a valid range."""
+        return bool(np.isfinite(self.valid_low).any() or np.isfinite(self.valid_high).any())
+
     def counts(self, gap: Array, expected: Array) -> Mask:
         """Whether a signed gap (n, n_metrics) in the metric's own unit counts; a missing one does not."""
         size = np.abs(gap)
@@ -73,5 +78,8 @@ class Rules:
 
     def out_of_range(self, vectors: Array) -> Mask:
         """Whether the recent value left the valid range (n, n_metrics)."""
-        recent = vectors[..., INDEX["expected_recent"]] + vectors[..., INDEX["gap_recent"]]
-        return (recent < self.valid_low) | (recent > self.valid_high)
+        return self.outside(vectors[..., INDEX["expected_recent"]] + vectors[..., INDEX["gap_recent"]])
+
+    def outside(self, values: Array) -> Mask:
+        """Whether values (n, n_metrics) lie outside the valid range; a missing one does not."""
+        return np.asarray((values < self.valid_low) | (values > self.valid_high))

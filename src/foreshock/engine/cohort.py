@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.core.verdicts import Ignorance, Subject
+from foreshock.core.verdicts import Cause, Ignorance, Subject
 from foreshock.detectors.fleet import Fleet
 from foreshock.detectors.model import Model
 from foreshock.detectors.rules import Rules
 from foreshock.engine import throttle
 from foreshock.engine.decide import Decisions, Facts, code_of, decide
-from foreshock.engine.facts import availability_of, without_thin_metrics
+from foreshock.engine.facts import availability_of, gap_steps, outside_without_model, without_thin_metrics
 from foreshock.features.schema import STATISTICS, Schema
 
 Rows = NDArray[np.int64]
+_OUTSIDE, _BEYOND = code_of(Cause.OUT_OF_RANGE), code_of(Cause.SCORE)
 _NEVER_S = np.iinfo(np.int64).min // 2
 
 
@@ -183,6 +184,10 @@ class Cohort:
                 )
             scores[modelled], usual[modelled] = score, fleet.availability[members]
             out_of_range[modelled] = rules.out_of_range(judged)
+        learning = np.ones(n, np.bool_)
+        learning[modelled] = False
+        if learning.any():
+            gaps[learning], out_of_range[learning] = self._without_model(rows[learning])
         facts = Facts(
             scores,
             availability_of(vectors),
@@ -194,10 +199,25 @@ class Cohort:
             self.schema.window_s,
         )
         decisions = decide(facts)
-        learning = np.ones(n, np.bool_)
-        learning[modelled] = False
+        learning &= decisions.codes != _OUTSIDE
         decisions.codes[learning], decisions.scores[learning] = code_of(Ignorance.WARMING_UP), np.nan
+        for place in np.flatnonzero(out_of_range.any(axis=1) & (decisions.codes == _BEYOND)):
+            revision = self.revisions[int(rows[place])]
+            if revision is not None and revision.provisional:  # its score pages nobody yet, its range does
+                decisions.codes[place] = _OUTSIDE
         return Judged(rows, self.ends_s[rows], decisions, facts, vectors, asked, let_through)
+
+    def _without_model(self, rows: Rows) -> tuple[Array, NDArray[np.bool_]]:
+        """The gaps of rows that have no model yet, and whether their newest samples left the valid range."""
+        shape = (len(rows), len(self.schema.metrics))
+        gaps, outside = np.full(shape, np.inf), np.zeros(shape, np.bool_)
+        limited = np.array([self.rules[row].has_limits for row in rows])
+        if limited.any():
+            these = rows[limited]
+            rules = Rules.stack([self.rules[row] for row in these])
+            gaps[limited] = np.stack([gap_steps(self.ring[row])[-1] for row in these])
+            outside[limited] = outside_without_model(self.ring[these], rules, self.schema.recent_steps)
+        return gaps, outside
 
     def _without(
         self, described: Described, rows: Rows, modelled: NDArray[np.int64], vectors: Array, gaps: Array

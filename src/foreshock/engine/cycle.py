@@ -14,7 +14,7 @@ from foreshock.alerting.event import cloud_event
 from foreshock.alerting.outbox import Delivery, deliveries
 from foreshock.alerting.routing import EVERYTHING, Routing, expected_false_share
 from foreshock.alerting.state import AlertState, Kind, Phase, Transition, advance
-from foreshock.core.verdicts import Anomalous, Cause, Ignorance, Inconclusive, Judgement, Subject
+from foreshock.core.verdicts import Anomalous, Cause, Ignorance, Inconclusive, Judgement, Normal, Subject
 from foreshock.engine.cohort import Cohort, Judged
 from foreshock.engine.decide import Codes, ignorance_of, judgement, shares
 from foreshock.engine.endings import Farewell, Said, farewell
@@ -25,6 +25,7 @@ from foreshock.engine.neighbours import Neighbours
 from foreshock.engine.peaks import Peaks, peak_of
 from foreshock.engine.surroundings import NoSurroundings, Surroundings
 from foreshock.engine.watch import Mark, Watch
+from foreshock.features.schema import GAP_STEPS
 from foreshock.store.records import CycleChanges, Incident
 
 
@@ -190,7 +191,7 @@ class Cycle:
                 row = _Row(watch, block, place)
                 if not anomalous[place] and row.subject not in self.states:
                     continue  # most windows of most fleets: nothing to say and nothing to remember
-                said = _say(row)
+                said = _back_in_range(row, _say(row)) if row.subject in self.states else _say(row)
                 summary.scores[row.subject] = float(block.decisions.scores[place])
                 state, found = self._advance(watch, said)
                 states[row.subject] = state
@@ -254,7 +255,7 @@ class Cycle:
     def _advance(self, watch: Watch, said: Judgement) -> tuple[AlertState, tuple[Transition, ...]]:
         row = watch.row_of_group[said.subject.group]
         revision = watch.cohort.revisions[row]
-        learning = revision is not None and revision.provisional
+        learning = revision is not None and revision.provisional and not _is_outside(said)
         maintenance = watch.spec.maintenance_in_window(said.at_s)
         hold = self._routing.hold(watch.sinks, maintenance=maintenance, false_share=self._false_share(said))
         state, policy = self.states.get(said.subject), watch.policy
@@ -319,14 +320,30 @@ def _mark_of(codes: Codes) -> Mark:
     return Mark(n, anomalous, len(reasons), reasons[0] if reasons else None)
 
 
+def _is_outside(said: Judgement) -> bool:
+    """Whether the manifest's own range was left: that needs no model and waits for none."""
+    return isinstance(said.verdict, Anomalous) and said.verdict.cause is Cause.OUT_OF_RANGE
+
+
+def _back_in_range(row: _Row, said: Judgement) -> Judgement:
+    """What its range alone raised is normal again inside of it; without a model nothing else could say so."""
+    if not isinstance(said.verdict, Inconclusive) or said.verdict.reason is not Ignorance.WARMING_UP:
+        return said
+    limited = np.isfinite(row.watch.rules.valid_low) | np.isfinite(row.watch.rules.valid_high)
+    is_measured = bool((row.block.facts.gap_steps[row.place][limited] <= GAP_STEPS).all())
+    return replace(said, verdict=Normal(0.0)) if limited.any() and is_measured else said
+
+
 def _say(row: _Row) -> Judgement:
     block, place, cohort = row.block, row.place, row.watch.cohort
     verdict = block.decisions.verdict(place)
     model = cohort.models[int(block.rows[place])]
     row_shares = None
-    if block.decisions.anomalous[place] and model is not None:
+    if block.decisions.anomalous[place]:
         one = slice(place, place + 1)
-        contributions = model.ensemble.contributions(without_thin_metrics(block.vectors[one]), row.watch.rules)
+        contributions = np.zeros((1, len(row.watch.metrics)))  # without a model its range alone says who is to blame
+        if model is not None:
+            contributions = model.ensemble.contributions(without_thin_metrics(block.vectors[one]), row.watch.rules)
         row_shares = shares(block.decisions.take(one), block.facts.take(one), contributions)[0]
     if isinstance(verdict, Inconclusive) and verdict.reason is Ignorance.WARMING_UP:
         verdict = Inconclusive(Ignorance.WARMING_UP, "there is not enough history for a model yet")

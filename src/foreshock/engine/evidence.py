@@ -51,7 +51,7 @@ def evidence_of(watch: Watch, row: int, vector: Array, transition: Transition) -
         queries=queries,
     )
     if model is None or revision is None:
-        return found
+        return replace(found, summary=_without_model(watch.rules, frame, transition.contributions))
     broken = broken_pairs(model, frame, blamed)
     made = bundle_of(model, watch.rules, frame, vector, transition.contributions, broken)
     training = bundle.TrainingFacts(rows_used=revision.rows_used or 0, rows_excluded=dict(revision.rows_excluded))
@@ -156,6 +156,22 @@ def story(
         cause,
         len(frame.metrics),
     )
+
+
+def _without_model(rules: Rules, frame: Frame, contributions: tuple[Contribution, ...]) -> str:
+    """What left its valid range while there is no model; what a vanished metric was like nobody knows."""
+    outside = [each for each in contributions[:_BLAMED] if each.share > 0.0]
+    if not outside:
+        return ""
+    said = []
+    for each in outside:
+        k = frame.metrics.index(each.metric)
+        low, high = (np.full(frame.n_times, limit[k]) for limit in (rules.valid_low, rules.valid_high))
+        times_s, unknown = frame.times_s.astype(np.float64), np.full(frame.n_times, np.nan)
+        said.append(
+            observe(each.metric, each.share, times_s, frame.values[:, k], expected=unknown, lower=low, upper=high)
+        )
+    return f"{sentence(said, Cause.OUT_OF_RANGE)} Nothing is learnt of it yet: its range alone says so."
 
 
 def _observation(frame: Frame, each: Contribution, expected: Array, usual: Array, partner: str | None) -> Observation:

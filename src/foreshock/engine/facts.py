@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreshock.core.frame import Array, Frame
 from foreshock.detectors.model import Model
@@ -10,6 +11,7 @@ from foreshock.detectors.rules import Rules
 from foreshock.engine.decide import HALF, Facts
 from foreshock.features.schema import INDEX
 
+LEAST_SAMPLES = 3  # a lone sample is noise
 _AVAILABILITY = INDEX["data_availability"]
 
 
@@ -26,6 +28,18 @@ def facts_of(model: Model, rules: Rules, vectors: Array, rows: Frame, first_row:
         step_s=model.schema.step_s,
         window_s=model.schema.window_s,
     )
+
+
+def outside_without_model(values: Array, rules: Rules, recent_steps: int) -> NDArray[np.bool_]:
+    """Whether the newest samples of each metric left its valid range, (n, n_metrics): all that needs no model.
+
+    `values`: (n, n_times, n_metrics). The mean of the last `recent_steps` decides, as it does beside a model; fewer
+    than three samples there say nothing.
+    """
+    recent = values[:, -recent_steps:]
+    count = np.isfinite(recent).sum(axis=1)
+    mean = np.nansum(recent, axis=1) / np.maximum(1, count)
+    return rules.outside(np.where(count >= LEAST_SAMPLES, mean, np.nan))
 
 
 def availability_of(vectors: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from foreshock.alerting.state import OpenIncident
 from foreshock.core.clock import rfc3339
-from foreshock.core.verdicts import Ignorance
+from foreshock.core.verdicts import Cause, Ignorance
 from foreshock.engine.cycle import FAILED_CYCLES
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.conditions import MAX_MESSAGE_CHARS, Because, ConditionStatus, ConditionType
@@ -268,7 +268,9 @@ def _anomalous(observed: Observed) -> Fact | None:
         return _PENDING
     if mark.anomalous:
         learning = standing.revision is not None and standing.revision.provisional
-        why = "it pages only after the warm-up" if learning else "it fires once it has stayed so for pending_for"
+        why = "it fires once it has stayed so for pending_for"
+        if learning:
+            why = "before the warm-up is over it fires only outside its valid_range"
         return Fact(FALSE, Because.PENDING_FOR, f"The last window is anomalous; {why}.")
     if mark.inconclusive >= mark.groups and mark.ignorance is not None:
         return Fact(UNKNOWN, mark.ignorance, mark.message)
@@ -277,10 +279,13 @@ def _anomalous(observed: Observed) -> Fact | None:
 
 def _firing(standing: Standing) -> Fact:
     worst: OpenIncident = max((incident for _, incident in standing.firing), key=lambda each: each.peak.score)
-    blamed = ", ".join(each.metric for each in worst.peak.contributions[:_NAMED]) or "a metric"
+    is_outside = worst.peak.cause is Cause.OUT_OF_RANGE
+    named = [each.metric for each in worst.peak.contributions[:_NAMED] if each.share > 0.0 or not is_outside]
+    blamed = ", ".join(named) or "a metric"
     n_groups = standing.mark.groups if standing.mark is not None else 1
     where = f" in {len(standing.firing)} of {n_groups} groups" if n_groups > 1 else ""
-    message = f"{_capital(blamed)} left the envelope{where}; since {rfc3339(worst.started_at_s)}."
+    left = "left its valid range" if is_outside else "left the envelope"
+    message = f"{_capital(blamed)} {left}{where}; since {rfc3339(worst.started_at_s)}."
     return Fact(TRUE, worst.peak.cause, message)
 
 
