@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is missing, print the table, write the report."""
     options = _parser().parse_args(argv)
     try:
-        cases = find_cases(options.data, options.datasets, options.cases)
+        cases = find_cases(options.data, options.datasets, options.cases, options.every)
         detectors = chosen(options.detectors)
         budgets = [Budget(said, fields.Budget.parse(said).per_s) for said in options.budgets]
         if options.write_docs is not None:
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the datasets")
     parser.add_argument("--datasets", type=_words, default=list(NAMES), help=f"some of {','.join(NAMES)}")
     parser.add_argument("--cases", type=_words, default=["*"], help="names or patterns of cases: d2_service0*,omi-1")
+    parser.add_argument("--every", type=_count, default=1, metavar="K", help="the first case of every K of a dataset")
     parser.add_argument("--detectors", type=_words, default=["ours", "peers"], help="rows: foreshock,ours,peers")
     parser.add_argument("--modes", type=_modes, default=list(Mode), help="adapt, frozen, or both")
     parser.add_argument("--budgets", type=_words, default=["1/7d"], help="1/1d,1/7d,1/30d; the first is the headline")
@@ -67,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def _modes(text: str) -> list[Mode]:

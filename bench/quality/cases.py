@@ -48,6 +48,7 @@ class Case:
     step_s: int
     train_rows: int
     rows: int
+    of: int  # cases that the dataset has
 
     @property
     def values(self) -> Scores:
@@ -73,8 +74,10 @@ class NoData(Exception):
     """The data folder does not hold what was asked for."""
 
 
-def find_cases(data: Path, datasets: Iterable[str], patterns: Iterable[str] = ("*",)) -> list[Case]:
+def find_cases(data: Path, datasets: Iterable[str], patterns: Iterable[str] = ("*",), every: int = 1) -> list[Case]:
     """Every case of the named datasets whose name matches one of the patterns, in the order of the manifests.
+
+    Of each dataset only the first case of every `every`, counted before the patterns pick: a rule, not a choice.
 
     Raises:
         NoData: a folder is missing, or nothing matches.
@@ -87,7 +90,7 @@ def find_cases(data: Path, datasets: Iterable[str], patterns: Iterable[str] = ("
         case
         for dataset in DATASETS
         if dataset.name in wanted
-        for case in _cases(data, dataset)
+        for case in _cases(data, dataset)[::every]
         if any(fnmatch.fnmatch(case.name, pattern) for pattern in patterns)
     ]
     if not cases:
@@ -100,6 +103,7 @@ def _cases(data: Path, dataset: Dataset) -> list[Case]:
     if not (folder / "manifest.json").is_file():
         raise NoData(f"{folder} has no manifest.json: --data must be the folder that holds the datasets.")
     manifest = json.loads((folder / "manifest.json").read_text())
+    entries = [entry for entry in manifest["cases"] if entry["case"].startswith(dataset.prefix)]
     return [
         Case(
             dataset=dataset.name,
@@ -108,9 +112,9 @@ def _cases(data: Path, dataset: Dataset) -> list[Case]:
             step_s=int(entry.get("step_seconds", manifest.get("step_seconds", 60))),
             train_rows=_train_rows(entry),
             rows=int(entry["rows"]),
+            of=len(entries),
         )
-        for entry in manifest["cases"]
-        if entry["case"].startswith(dataset.prefix)
+        for entry in entries
     ]
 
 

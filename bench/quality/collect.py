@@ -13,6 +13,7 @@ from bench.quality.detector import Budget, Contender, Mode
 from bench.quality.nab_lines import NabLine, nab_lines
 from bench.quality.store import Key
 from bench.quality.summary import Honesty, Row, Summary, honesty, row_of, summaries
+from bench.quality.throttle import Effect, effects
 
 HONEST_DATASETS = ("d2", "asd", "smd")  # on which the budget is judged
 
@@ -26,6 +27,8 @@ class Results:
     summaries: tuple[Summary, ...]
     honesty: tuple[Honesty, ...]
     nab: tuple[NabLine, ...]
+    throttle: tuple[Effect, ...]
+    cases: dict[str, int]  # that each dataset has, whatever was run
 
 
 def collect(
@@ -37,7 +40,8 @@ def collect(
     by_text = {budget.text: budget for budget in budgets}
     honest = [honesty(line, by_text[line.budget]) for line in lines if line.dataset in HONEST_DATASETS and line.cases]
     nab = nab_lines(out, cases, chosen, modes, budgets[0], measure_digest())
-    return Results(budgets[0], tuple(rows), tuple(lines), tuple(honest), tuple(nab))
+    totals = {case.dataset: case.of for case in cases}
+    return Results(budgets[0], tuple(rows), tuple(lines), tuple(honest), tuple(nab), tuple(effects(rows)), totals)
 
 
 def _rows(

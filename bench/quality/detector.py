@@ -34,6 +34,23 @@ class NotApplicable(Exception):
     """The detector cannot judge this case in this mode; the report says why."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Throttled:
+    """The same life with the throttle on."""
+
+    scores: Scores
+    asked: int  # windows that the cheap check saw, forced ones aside
+    let_through: int  # of these, windows that were judged in full
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What was said of the judged rows: anomalous at 1.0, NaN where nothing can be said."""
+
+    scores: Scores
+    throttled: Throttled | None = None  # None where there is no throttle to compare with
+
+
 class Contender(Protocol):
     """One row of the table."""
 
@@ -42,8 +59,8 @@ class Contender(Protocol):
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
-        """Scores of the rows after the training ones, per budget: anomalous at 1.0, NaN where nothing can be said.
+    ) -> dict[Budget, Answer]:
+        """What the detector says of the rows after the training ones, per budget.
 
         Raises:
             NotApplicable: this case is not for this detector.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.quality.collect import Results
 from bench.quality.nab_published import DEVELOPMENT_FILES, PUBLISHED
 from bench.quality.summary import Honesty, Summary
-from bench.quality.text import TITLES, blocks, duration, number, scope
+from bench.quality.text import TITLES, blocks, duration, number, row_name, scope
+from bench.quality.throttle import Effect
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 _MODES = {"adapt": "adaptive", "frozen": "frozen"}
@@ -51,27 +52,31 @@ def _around(path: Path) -> tuple[str, str]:
 def tables(results: Results) -> str:
     """Every dataset at the headline budget, NAB by its own rules, and the budgets."""
     headline = [row for row in results.summaries if row.budget == results.budget.text]
-    parts = [_dataset(mode, block) for (_, mode, _), block in blocks(headline).items()]
+    parts = [_dataset(mode, block, results.cases) for (_, mode, _), block in blocks(headline).items()]
     if results.nab:
         parts.append(_nab(results))
+    if results.throttle:
+        parts.append(_throttle(results.throttle))
     if results.honesty:
         parts.append(_honesty(results.honesty))
     return "\n".join(parts)
 
 
-def _dataset(mode: str, block: Sequence[Summary]) -> str:
-    title = f"### {TITLES[block[0].dataset]}, {_MODES[mode]}\n\n{scope(block)}, budget {block[0].budget}\n"
+def _dataset(mode: str, block: Sequence[Summary], cases: Mapping[str, int]) -> str:
+    dataset, most = block[0].dataset, max(row.cases for row in block)
+    title = f"### {TITLES[dataset]}, {_MODES[mode]}\n\n{scope(block, cases[dataset])}, budget {block[0].budget}\n"
     head = ("detector", "found", "recall (90 %)", "oracle", "false alarms a week", "moments", "time %", "delay", "p90")
     lines = [_line((*head, "AP", "VUS-PR")), _line(("---", *("---:",) * (len(head) + 1)))]
-    lines += [_line(_cells(row)) for row in block if row.cases]
+    lines += [_line(_cells(row, most)) for row in block if row.cases]
     refused = [f"`{row.detector}`: {_cases(row.refused)} not run ({row.refusal})." for row in block if row.refused]
     return "\n".join([title, *lines, "", *_paragraph(refused)])
 
 
-def _cells(row: Summary) -> tuple[str, ...]:
+def _cells(row: Summary, most: int) -> tuple[str, ...]:
+    name = row_name(row, most).replace(row.detector, f"`{row.detector}`")
     interval = f"{number(row.recall_low, 2)}-{number(row.recall_high, 2)}"
     return (
-        f"`{row.detector}`", f"{row.found}/{row.segments}", f"{number(row.recall, 2)} ({interval})",
+        name, f"{row.found}/{row.segments}", f"{number(row.recall, 2)} ({interval})",
         number(row.oracle_recall, 2), number(row.per_week, 1), str(row.moments), number(100 * row.stray_share, 2),
         duration(row.delay_median_s), duration(row.delay_p90_s), number(row.average_precision, 2),
         number(row.vus_pr, 2),
@@ -92,6 +97,25 @@ def _nab(results: Results) -> str:
         figures = ("", f"{known.development_best:.1f}", "", f"{known.development_adapted:.1f}")
         table.append(_line((f"{known.detector}, published scores", *figures)))
     return "\n".join([title, *table, ""])
+
+
+def _throttle(rows: Iterable[Effect]) -> str:
+    table = [
+        "### Throttle on and off\n",
+        _line(
+            ("dataset", "detector", "budget", "found on", "found off", "lost", "false alarms a week on", "off",
+             "delay on", "off", "passed %")
+        ),
+        _line(("---", "---", *("---:",) * 9)),
+    ]  # fmt: skip
+    for row in rows:
+        found = (f"{row.found_on}/{row.segments}", f"{row.found_off}/{row.segments}", str(row.lost))
+        rates = (number(row.per_week_on, 1), number(row.per_week_off, 1))
+        delays = (duration(row.delay_on_s), duration(row.delay_off_s))
+        detector = f"`{row.detector}` {_MODES[row.mode]}"
+        passed = number(100 * row.pass_ratio, 1)
+        table.append(_line((row.dataset, detector, row.budget, *found, *rates, *delays, passed)))
+    return "\n".join([*table, ""])
 
 
 def _honesty(rows: Iterable[Honesty]) -> str:

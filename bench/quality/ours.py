@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.quality.cases import Case
-from bench.quality.detector import Budget, Mode, NotApplicable
-from bench.quality.measure import Scores
+from bench.quality.detector import Answer, Budget, Mode, NotApplicable, Throttled
 
 from foreshock.app.datafile import FileOptions, replay_file
 from foreshock.core.errors import ForeshockError
@@ -19,7 +18,7 @@ from foreshock.manifests import fields
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """One algorithm, throttle off, as the command runs it."""
+    """One algorithm, throttle off, as the command runs it; what the throttle changes is reported apart."""
 
     algorithm: str
     modes: tuple[Mode, ...] = (Mode.ADAPT, Mode.FROZEN)
@@ -30,9 +29,9 @@ class Ours:
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
+    ) -> dict[Budget, Answer]:
         """One replay per budget: the budget shapes the thresholds, and those what the next training may learn from."""
-        result: dict[Budget, Scores] = {}
+        result: dict[Budget, Answer] = {}
         for done, budget in enumerate(budgets):
             options = FileOptions(
                 train_rows=case.train_rows,
@@ -47,7 +46,9 @@ class Ours:
                 )
             except ForeshockError as error:
                 raise NotApplicable(str(error)) from error
-            result[budget] = replayed.scores
+            throttled = replayed.throttled()
+            asked, let_through = throttled.replay.asked, throttled.replay.let_through
+            result[budget] = Answer(replayed.scores, Throttled(throttled.scores, asked, let_through))
         return result
 
 

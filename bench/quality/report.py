@@ -30,8 +30,10 @@ def page(results: Results) -> str:
         datasets=[_dataset(results, [row for row in headline if row.dataset == name]) for name in names],
         nab=results.nab,
         published=PUBLISHED if results.nab and results.nab[0].files == DEVELOPMENT_FILES else (),
+        throttle=results.throttle,
         honesty=results.honesty,
         honesty_figure=Markup(figures.budgets(results.honesty)),
+        row_name=text.row_name,
         number=text.number,
         duration=text.duration,
     )
@@ -47,7 +49,8 @@ def _dataset(results: Results, rows: list[Summary]) -> dict[str, object]:
     return {
         "name": name,
         "title": text.TITLES[name],
-        "scope": text.scope(rows),
+        "scope": text.scope(rows, results.cases[name]),
+        "most": max(row.cases for row in rows),
         "blocks": [(mode, block) for (_, mode, _), block in text.blocks(rows).items()],
         "refused": [row for row in rows if row.refused],
         "scatter": Markup(figures.scatter(rows)),

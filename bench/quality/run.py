@@ -13,7 +13,7 @@ import numpy as np
 from bench.quality import store
 from bench.quality.cases import Case
 from bench.quality.contenders import code_digest, measure_digest, named
-from bench.quality.detector import Budget, Contender, Mode, NotApplicable
+from bench.quality.detector import Answer, Budget, Contender, Mode, NotApplicable
 from bench.quality.store import Key, Run
 from bench.quality.summary import row_of
 from rich.console import Console
@@ -57,15 +57,15 @@ def jobs(
 def run_job(job: Job, progress: Callable[[float], None] = lambda _: None) -> float:
     """Judge one case and save what was said; the seconds that it took."""
     started = time.perf_counter()
-    refusal, scores = "", {}
+    refusal, answers = "", {}
     try:
-        scores = named(job.detector).scores(job.case, job.mode, job.budgets, progress)
+        answers = named(job.detector).scores(job.case, job.mode, job.budgets, progress)
     except NotApplicable as error:
         refusal = str(error)
     seconds = time.perf_counter() - started
-    nothing = np.full(job.case.rows - job.case.train_rows, np.nan)
+    nothing = Answer(np.full(job.case.rows - job.case.train_rows, np.nan))
     for budget in job.budgets:
-        run = Run(job.digest, seconds / len(job.budgets), scores.get(budget, nothing), refusal)
+        run = Run(job.digest, seconds / len(job.budgets), answers.get(budget, nothing), refusal)
         store.save(job.out, job.key(budget), run, row_of(job.key(budget), job.case, run, measure_digest()))
     return seconds
 

@@ -1,6 +1,6 @@
 """The folder of results: the scores of every run in a file of its own, and one table of what they amount to.
 
-    OUT/scores/<dataset>/<case>/<detector>.<mode>.<budget>.parquet    score, anomalous; the figures as metadata
+    OUT/scores/<dataset>/<case>/<detector>.<mode>.<budget>.parquet    score, anomalous, throttled; figures as metadata
     OUT/results.parquet                                               a row a case x detector x mode x budget
     OUT/nab.parquet                                                   a row a detector x mode
     OUT/report.html
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench.quality.detector import Budget, Mode
+from bench.quality.detector import Answer, Budget, Mode, Throttled
 from bench.quality.measure import Flags, Scores
 
 
@@ -45,12 +45,21 @@ class Run:
 
     digest: str
     seconds: float
-    scores: Scores
+    answer: Answer
     refusal: str = ""
 
     @property
+    def scores(self) -> Scores:
+        return self.answer.scores
+
+    @property
     def anomalous(self) -> Flags:
-        return np.asarray(np.nan_to_num(self.scores) >= 1.0)
+        return flags_of(self.answer.scores)
+
+
+def flags_of(scores: Scores) -> Flags:
+    """Anomalous at 1.0, not where nothing can be said."""
+    return np.asarray(np.nan_to_num(scores) >= 1.0)
 
 
 def digest_of(files: Iterable[Path], *words: str) -> str:
@@ -65,8 +74,12 @@ def digest_of(files: Iterable[Path], *words: str) -> str:
 
 def save(out: Path, key: Key, run: Run, row: dict[str, object]) -> None:
     """Write a run with what it amounts to, whole or not at all."""
-    table = pa.table({"score": pa.array(run.scores, pa.float64(), from_pandas=True), "anomalous": run.anomalous})
+    columns = {"score": pa.array(run.scores, pa.float64(), from_pandas=True), "anomalous": run.anomalous}
     metadata = {"digest": run.digest, "seconds": repr(run.seconds), "refusal": run.refusal, "row": json.dumps(row)}
+    if (throttled := run.answer.throttled) is not None:
+        columns["throttled"] = pa.array(throttled.scores, pa.float64(), from_pandas=True)
+        metadata |= {"asked": str(throttled.asked), "let_through": str(throttled.let_through)}
+    table = pa.table(columns)
     _write(table.replace_schema_metadata(metadata), key.path(out))
 
 
@@ -77,8 +90,13 @@ def load(out: Path, key: Key) -> Run | None:
         return None
     table = pq.read_table(path)
     said = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    scores = table.column("score").to_numpy().astype(np.float64)
-    return Run(said["digest"], float(said["seconds"]), scores, said["refusal"])
+    scores = {
+        name: table.column(name).to_numpy().astype(np.float64) for name in table.column_names if name != "anomalous"
+    }
+    throttled = None
+    if "throttled" in scores:
+        throttled = Throttled(scores["throttled"], int(said["asked"]), int(said["let_through"]))
+    return Run(said["digest"], float(said["seconds"]), Answer(scores["score"], throttled), said["refusal"])
 
 
 def digest_in(out: Path, key: Key) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from bench.quality.cases import DATASETS, Case
 from bench.quality.detector import Budget
 from bench.quality.measure import HOUR_S, WEEK_S, average_precision, measured, oracle_found, runs
-from bench.quality.store import Key, Run
+from bench.quality.store import Key, Run, flags_of
 from bench.quality.vus import period_of, vus_pr
 from scipy.stats import chi2
 
@@ -32,6 +32,12 @@ def row_of(key: Key, case: Case, run: Run, measure_digest: str) -> Row:
         return row
     labels = case.labels
     outcome = measured(run.anomalous, labels, case.step_s)
+    if (throttled := run.answer.throttled) is not None:
+        on = measured(flags_of(throttled.scores), labels, case.step_s)
+        row |= {
+            "throttled_found_each": list(on.found), "throttled_delays_s": [delay * case.step_s for delay in on.delays],
+            "throttled_false_alarms": on.false_alarms, "asked": throttled.asked, "let_through": throttled.let_through,
+        }  # fmt: skip
     return row | {
         "segments": len(outcome.starts),
         "found": sum(outcome.found),

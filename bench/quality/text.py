@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.quality.cases import DATASETS
 from bench.quality.collect import Results
 from bench.quality.nab_lines import NabLine
 from bench.quality.nab_published import DEVELOPMENT_FILES, PUBLISHED
 from bench.quality.summary import Honesty, Summary
+from bench.quality.throttle import Effect
 
 TITLES = {dataset.name: dataset.title for dataset in DATASETS}
 _ORDER = {dataset.name: place for place, dataset in enumerate(DATASETS)}
@@ -21,19 +22,23 @@ HEAD = (
 
 def report(results: Results) -> str:
     """Everything, for a terminal."""
-    parts = [table(results.summaries)]
+    parts = [table(results.summaries, results.cases)]
     if results.nab:
         parts.append(nab_table(results.nab))
+    if results.throttle:
+        parts.append(throttle_table(results.throttle))
     if results.honesty:
         parts.append(honesty_table(results.honesty))
     return "\n".join(parts)
 
 
-def table(rows: Sequence[Summary]) -> str:
+def table(rows: Sequence[Summary], cases: Mapping[str, int]) -> str:
     """One block per dataset, budget and mode."""
     lines: list[str] = []
     for (dataset, mode, budget), block in blocks(rows).items():
-        lines += [f"{TITLES[dataset]}, {mode}, budget {budget}: {scope(block)}", HEAD, *map(line, block), ""]
+        title = f"{TITLES[dataset]}, {mode}, {budget}: {scope(block, cases[dataset])}"
+        most = max(row.cases for row in block)
+        lines += [title, HEAD, *(line(row, most) for row in block), ""]
     return "\n".join(lines)
 
 
@@ -67,23 +72,44 @@ def nab_table(lines: Sequence[NabLine]) -> str:
     return "\n".join([*said, ""])
 
 
-def scope(block: Sequence[Summary]) -> str:
-    """How many cases and segments the largest row of a block rests on."""
+def scope(block: Sequence[Summary], cases: int) -> str:
+    """How many of a dataset's cases, and how many segments, the largest row of a block rests on."""
     most = max(block, key=lambda row: row.cases)
-    cases = "1 case" if most.cases == 1 else f"{most.cases} cases"
-    return f"{cases}, {most.segments} segments, {most.weeks:.1f} weeks"
+    some = f"{most.cases} of {cases} cases" if most.cases < cases else f"{cases} cases" if cases > 1 else "1 case"
+    return f"{some}, {most.segments} segments, {most.weeks:.1f} weeks"
 
 
-def line(row: Summary) -> str:
+def row_name(row: Summary, most: int) -> str:
+    """The detector, and on how many cases it was run where others were run on more."""
+    return row.detector if row.cases == most else f"{row.detector} ({row.cases} cases)"
+
+
+def line(row: Summary, most: int) -> str:
     """One row, 80 columns at most."""
     if not row.cases:
         return f"{row.detector:<26} not run: {row.refusal}"[:80]
     return (
-        f"{row.detector[:26]:<26}{f'{row.found}/{row.segments}':>7}{fraction(row.recall):>7}"
+        f"{row_name(row, most)[:26]:<26}{f'{row.found}/{row.segments}':>7}{fraction(row.recall):>7}"
         f"{fraction(row.oracle_recall):>7}{number(row.per_week, 1):>6}"
         f"{number(100 * row.stray_share, 1):>6}{duration(row.delay_median_s):>6}{duration(row.delay_p90_s):>5}"
         f"{fraction(row.average_precision):>5}{fraction(row.vus_pr):>5}"
     )
+
+
+def throttle_table(rows: Sequence[Effect]) -> str:
+    """What the throttle costs, and what it saves: a block a mode and budget."""
+    lines: list[str] = []
+    for mode, budget in dict.fromkeys((row.mode, row.budget) for row in rows):
+        title = f"Throttle on, off: {mode}, {budget}"
+        lines.append(f"{title[:33]:<33}{'found':>13}{'lost':>5}{'FA/wk':>11}{'delay':>10}{'passed':>8}")
+        for row in (each for each in rows if (each.mode, each.budget) == (mode, budget)):
+            found = f"{row.found_on}, {row.found_off} of {row.segments}"
+            rates = f"{number(row.per_week_on, 1)}, {number(row.per_week_off, 1)}"
+            delays = f"{duration(row.delay_on_s)}, {duration(row.delay_off_s)}"
+            passed = f"{number(100 * row.pass_ratio, 1)}%"
+            said = f"{row.dataset} {row.detector}"
+            lines.append(f"{said[:33]:<33}{found:>13}{row.lost:>5}{rates:>11}{delays:>10}{passed:>8}")
+    return "\n".join([*lines, "passed: of the windows that the cheap check saw, forced ones aside", ""])
 
 
 def honesty_table(rows: Iterable[Honesty]) -> str:

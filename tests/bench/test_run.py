@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from bench.quality import store
 from bench.quality.__main__ import main
-from bench.quality.detector import Mode
+from bench.quality.detector import Answer, Mode
 from bench.quality.store import Key
 from tests.bench.made_up import ROWS, SEGMENT, TRAIN_ROWS, write_folder
 
@@ -49,7 +49,7 @@ def test_what_other_code_said_is_said_again(arguments: list[str], tmp_path: Path
     out, key = tmp_path / "out", Key("asd", "one", "foreshock:level", Mode.FROZEN, "1/7d")
     run, row = store.load(out, key), store.row_in(out, key)
     assert run is not None
-    store.save(out, key, replace(run, digest="of old", scores=run.scores + 9.0), row)
+    store.save(out, key, replace(run, digest="of old", answer=Answer(run.scores + 9.0)), row)
     assert main(arguments) == 0
     again = store.load(out, key)
     assert again is not None
@@ -73,7 +73,7 @@ def test_the_files_hold_a_row_a_judged_row_and_the_table_a_row_a_run(arguments: 
     assert main(arguments) == 0
     (path,) = (tmp_path / "out/scores/asd/one").iterdir()
     scores = pq.read_table(path)
-    assert (scores.num_rows, scores.column_names) == (ROWS - TRAIN_ROWS, ["score", "anomalous"])
+    assert (scores.num_rows, scores.column_names) == (ROWS - TRAIN_ROWS, ["score", "anomalous", "throttled"])
     rows = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
     assert [(row["case"], row["segments"]) for row in rows] == [("one", 1), ("two", 1)]
     flagged = np.flatnonzero(scores.column("anomalous").to_numpy(zero_copy_only=False)) + TRAIN_ROWS

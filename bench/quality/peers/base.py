@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from bench.quality.cases import Case
-from bench.quality.detector import Budget, Mode
+from bench.quality.detector import Answer, Budget, Mode
 from bench.quality.measure import Scores
 from bench.quality.peers.threshold import scale_of
 
@@ -35,7 +35,7 @@ class RowPeer:
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
+    ) -> dict[Budget, Answer]:
         """Calibrated scores of the judged rows.
 
         Frozen: fitted once on the training rows, calibrated on their cross-fitted scores. Adaptive: every day fitted
@@ -55,7 +55,7 @@ class RowPeer:
             for budget in budgets:
                 result[budget][at - first : until - first] = scale_of(past, case.step_s, budget)(held_out[at:until])
             progress((until - first) / (n - first))
-        return result
+        return {budget: Answer(scores) for budget, scores in result.items()}
 
     def _cross_fit(self, rows: Scores) -> Scores:
         """Each quarter scored by a model that was fitted on the other three."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from bench.quality.cases import Case
-from bench.quality.detector import Budget, Mode
+from bench.quality.detector import Answer, Budget, Mode
 from bench.quality.measure import Scores
 from bench.quality.peers.base import BOTH, filled
 from bench.quality.peers.threshold import scale_of
@@ -32,7 +32,7 @@ class Trees:
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
+    ) -> dict[Budget, Answer]:
         """Calibrated scores of the judged rows."""
         raw = _stream(filled(case.values, case.train_rows), case.train_rows, mode, progress)
         first, n = case.train_rows, len(raw)
@@ -45,7 +45,7 @@ class Trees:
             past = raw[max(0, at - newest) : at] if mode is Mode.ADAPT else raw[:at]
             for budget in budgets:
                 result[budget][at - first : until - first] = scale_of(past, case.step_s, budget)(raw[at:until])
-        return result
+        return {budget: Answer(scores) for budget, scores in result.items()}
 
 
 def _stream(values: Scores, train_rows: int, mode: Mode, progress: Callable[[float], None]) -> Scores:

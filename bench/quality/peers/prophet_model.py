@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from bench.quality.cases import Case
-from bench.quality.detector import Budget, Mode, NotApplicable
+from bench.quality.detector import Answer, Budget, Mode, NotApplicable
 from bench.quality.measure import Scores
 from bench.quality.peers.base import filled
 from bench.quality.peers.threshold import scale_of
@@ -29,7 +29,7 @@ class Forecast:
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
+    ) -> dict[Budget, Answer]:
         """Calibrated scores of the judged rows.
 
         Raises:
@@ -46,7 +46,7 @@ class Forecast:
         held_out = _residuals(series[:half], series[half:first])
         progress(0.5)
         raw = _residuals(series[:first], series[first:])
-        return {budget: scale_of(held_out, case.step_s, budget)(raw) for budget in budgets}
+        return {budget: Answer(scale_of(held_out, case.step_s, budget)(raw)) for budget in budgets}
 
 
 def _residuals(train: pd.DataFrame, fresh: pd.DataFrame) -> Scores:

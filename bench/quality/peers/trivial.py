@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from bench.quality.cases import Case
-from bench.quality.detector import Budget, Mode
-from bench.quality.measure import Scores
+from bench.quality.detector import Answer, Budget, Mode
 from bench.quality.peers.threshold import scale_of
 
 
@@ -22,10 +21,10 @@ class AlwaysOn:
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
+    ) -> dict[Budget, Answer]:
         """Two everywhere."""
         del mode, progress
-        return {budget: np.full(case.rows - case.train_rows, 2.0) for budget in budgets}
+        return {budget: Answer(np.full(case.rows - case.train_rows, 2.0)) for budget in budgets}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,12 @@ class Dice:
 
     def scores(
         self, case: Case, mode: Mode, budgets: Sequence[Budget], progress: Callable[[float], None]
-    ) -> dict[Budget, Scores]:
+    ) -> dict[Budget, Answer]:
         """The same for a case in every run."""
         del mode, progress
         raw = np.random.default_rng(zlib.crc32(case.name.encode())).exponential(size=case.rows)
         first = case.train_rows
-        return {budget: scale_of(raw[:first], case.step_s, budget)(raw[first:]) for budget in budgets}
+        return {budget: Answer(scale_of(raw[:first], case.step_s, budget)(raw[first:])) for budget in budgets}
 
 
 ALWAYS_ON, RANDOM = AlwaysOn(), Dice()

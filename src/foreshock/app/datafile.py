@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foreshock.core.durations import format_duration
 from foreshock.core.errors import InvalidFile, NotEnoughHistory
 from foreshock.core.frame import Array, Frame, as_samples
-from foreshock.lifecycle.replay import Replay, replay
+from foreshock.lifecycle.replay import Replay, Stretch, relive
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.manifests.fields import Budget
 
@@ -33,6 +33,7 @@ _GRID_FACTOR = 4  # a grid that much longer than the table is mostly holes: then
 _IN_PHASE = 0.5  # resultant length of the times' phases below which they keep to no grid
 _LEAST_STEPS, _LEAST_WINDOWS = 120, 4  # as `lifecycle.train` asks for
 _LATEST_S = 253_402_300_800  # the year 10000: what lies beyond counts milliseconds or less
+_CLUSTER = "default"
 _PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -53,6 +54,7 @@ class FileOptions:
 class FileReplay:
     """A replay and the rows of the table that it answers."""
 
+    lived: Stretch
     replay: Replay
     timestamp: pa.ChunkedArray  # as it lies in the file
     metrics: tuple[str, ...]  # the columns' own names
@@ -79,6 +81,10 @@ class FileReplay:
         total = shares.sum(axis=1, keepdims=True)
         blamed = total > 0.0
         return np.where(blamed, shares / np.where(blamed, total, 1.0), 1.0 / len(self.metrics)).astype(np.float32)
+
+    def throttled(self) -> FileReplay:
+        """The same life with the throttle on: windows that the cheap check lets pass are not judged in full."""
+        return replace(self, replay=self.lived.alerts(cluster=_CLUSTER, throttled=True))
 
     @property
     def _answered(self) -> NDArray[np.int64]:
@@ -114,13 +120,13 @@ def replay_file(path: Path, options: FileOptions, progress: Callable[[float], No
     _refuse_too_few(frame, place, options, window_s)
     first = int(place[options.train_rows])
     detector = _detector(frame, options, window_s, first)
-    played = replay(
-        detector, frame, frame.start_s + first * step_s, adapt=options.adapt, throttled=False, progress=progress
-    )
+    lived = relive(detector, frame, frame.start_s + first * step_s, adapt=options.adapt, progress=progress)
+    played = lived.alerts(cluster=_CLUSTER, throttled=False)
     # Where a later row's values stay, the rows before it are answered at the place before: they came earlier
     return FileReplay(
-        played, table.column("timestamp"), metrics, place - ~is_last, options.train_rows, step_s, window_s, tuple(notes)
-    )
+        lived, played, table.column("timestamp"), metrics, place - ~is_last, options.train_rows, step_s, window_s,
+        tuple(notes),
+    )  # fmt: skip
 
 
 def write(result: FileReplay, out: Path) -> None:

@@ -71,7 +71,22 @@ def replay(
     cluster: str = "default",
     progress: Callable[[float], None] = lambda _: None,
 ) -> Replay:
-    """Train on what lies before `train_until_s`, then judge and live on to the end of the frame.
+    """Train on what lies before `train_until_s`, then judge and live on to the end of the frame."""
+    lived = relive(manifest, frame, train_until_s, group=group, n_groups=n_groups, adapt=adapt, progress=progress)
+    return lived.alerts(cluster=cluster, throttled=throttled)
+
+
+def relive(
+    manifest: AnomalyDetector,
+    frame: Frame,
+    train_until_s: float,
+    *,
+    group: tuple[tuple[str, str], ...] = (),
+    n_groups: int = 1,
+    adapt: bool = True,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Stretch:
+    """Judge every window, whatever the throttle would have skipped; who asks for the alerts says whether it was on.
 
     With `adapt` a new revision is trained every `retrain_interval`, on what production would have had by then: windows
     that fired do not teach. Without enough history the rows are `Inconclusive(WarmingUp)` until there is enough.
@@ -79,7 +94,7 @@ def replay(
     spec = manifest.spec
     subject = Subject(manifest.metadata.namespace, manifest.metadata.name, group)
     first = int(np.searchsorted(frame.times_s, train_until_s))
-    stretch = _Stretch(spec, subject, frame, first, n_groups)
+    stretch = Stretch(spec, subject, frame, first, n_groups)
     every = max(1, spec.training.retrain_interval // spec.step) if adapt else frame.n_times
     at = first
     while at < frame.n_times:
@@ -89,10 +104,10 @@ def replay(
         stretch.judge(at, until)
         progress((until - first) / max(1, frame.n_times - first))
         at = until
-    return stretch.alerts(cluster=cluster, throttled=throttled)
+    return stretch
 
 
-class _Stretch:
+class Stretch:
     """The rows of one replay and what is known of each so far."""
 
     def __init__(self, spec: DetectorSpec, subject: Subject, frame: Frame, first: int, n_groups: int) -> None:
@@ -137,6 +152,7 @@ class _Stretch:
         self.fired[at:until] = decisions.anomalous
 
     def alerts(self, *, cluster: str, throttled: bool) -> Replay:
+        """What people would have seen, with the throttle or without: the models are the same, it teaches nothing."""
         spec, times_s = self.spec, self.frame.times_s[self.first :]
         policy = AlertPolicy(spec.alert_severity, spec.pending_for, spec.keep_firing_for, spec.interval)
         decisions = Decisions(self.codes, self.scores.copy())
