@@ -17,6 +17,7 @@ from bench.quality.collect import collect
 from bench.quality.contenders import NoSuchDetector, chosen
 from bench.quality.detector import Budget, Mode
 from bench.quality.run import jobs, run_all
+from bench.quality.summary import scope_of
 
 from foreshock.manifests import fields
 
@@ -33,9 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     except (NoData, NoSuchDetector, markdown.NoMarkers, ValueError) as error:
         sys.stderr.write(f"bench.quality: {error}\n")
         return 2
+    scopes = {name: scope_of(find_cases(options.data, [name])) for name in options.datasets}
     if not options.report_only:
         run_all(list(jobs(options.out, cases, detectors, options.modes, budgets)), options.jobs)
-    results = collect(options.out, cases, detectors, options.modes, budgets)
+    results = collect(options.out, cases, detectors, options.modes, budgets, scopes)
     if not results.rows:
         sys.stderr.write(f"bench.quality: {options.out} holds no result of these; leave --report-only out.\n")
         return 1

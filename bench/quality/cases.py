@@ -48,7 +48,6 @@ class Case:
     step_s: int
     train_rows: int
     rows: int
-    of: int  # cases that the dataset has
 
     @property
     def values(self) -> Scores:
@@ -103,7 +102,6 @@ def _cases(data: Path, dataset: Dataset) -> list[Case]:
     if not (folder / "manifest.json").is_file():
         raise NoData(f"{folder} has no manifest.json: --data must be the folder that holds the datasets.")
     manifest = json.loads((folder / "manifest.json").read_text())
-    entries = [entry for entry in manifest["cases"] if entry["case"].startswith(dataset.prefix)]
     return [
         Case(
             dataset=dataset.name,
@@ -112,9 +110,9 @@ def _cases(data: Path, dataset: Dataset) -> list[Case]:
             step_s=int(entry.get("step_seconds", manifest.get("step_seconds", 60))),
             train_rows=_train_rows(entry),
             rows=int(entry["rows"]),
-            of=len(entries),
         )
-        for entry in entries
+        for entry in manifest["cases"]
+        if entry["case"].startswith(dataset.prefix)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bench.quality.contenders import measure_digest
 from bench.quality.detector import Budget, Contender, Mode
 from bench.quality.nab_lines import NabLine, nab_lines
 from bench.quality.store import Key
-from bench.quality.summary import Honesty, Row, Summary, honesty, row_of, summaries
+from bench.quality.summary import Honesty, Row, Scope, Summary, honesty, row_of, summaries
 from bench.quality.throttle import Effect, effects
 
 HONEST_DATASETS = ("d2", "asd", "smd")  # on which the budget is judged
@@ -28,11 +28,16 @@ class Results:
     honesty: tuple[Honesty, ...]
     nab: tuple[NabLine, ...]
     throttle: tuple[Effect, ...]
-    cases: dict[str, int]  # that each dataset has, whatever was run
+    scopes: Mapping[str, Scope]  # of each dataset as a whole
 
 
 def collect(
-    out: Path, cases: Sequence[Case], chosen: Sequence[Contender], modes: Sequence[Mode], budgets: Sequence[Budget]
+    out: Path,
+    cases: Sequence[Case],
+    chosen: Sequence[Contender],
+    modes: Sequence[Mode],
+    budgets: Sequence[Budget],
+    scopes: Mapping[str, Scope],
 ) -> Results:
     """Measure what is there, in the order of cases, detectors and modes; the first budget is the headline."""
     rows = _rows(out, cases, chosen, modes, budgets)
@@ -40,8 +45,7 @@ def collect(
     by_text = {budget.text: budget for budget in budgets}
     honest = [honesty(line, by_text[line.budget]) for line in lines if line.dataset in HONEST_DATASETS and line.cases]
     nab = nab_lines(out, cases, chosen, modes, budgets[0], measure_digest())
-    totals = {case.dataset: case.of for case in cases}
-    return Results(budgets[0], tuple(rows), tuple(lines), tuple(honest), tuple(nab), tuple(effects(rows)), totals)
+    return Results(budgets[0], tuple(rows), tuple(lines), tuple(honest), tuple(nab), tuple(effects(rows)), scopes)
 
 
 def _rows(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.quality.collect import Results
 from bench.quality.nab_published import DEVELOPMENT_FILES, PUBLISHED
-from bench.quality.summary import Honesty, Summary
+from bench.quality.summary import Honesty, Scope, Summary
 from bench.quality.text import TITLES, blocks, duration, number, row_name, scope
 from bench.quality.throttle import Effect
 
@@ -30,29 +30,66 @@ def refuse_without_markers(path: Path) -> None:
 
 
 def write_between_markers(path: Path, tables: str) -> None:
-    """Replace what lies between the markers of a page.
+    """Write the tables between the markers of a page; rows of it that this run has not stay.
+
+    A run takes hours, so the page is made of several; whoever wants it from one run empties it first.
 
     Raises:
         NoMarkers: the page is missing, or one of its markers is.
 
     """
-    before, after = _around(path)
-    path.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+    before, old, after = _around(path)
+    path.write_text(f"{before}{BEGIN}\n\n{merged(tables, old)}\n{END}{after}")
 
 
-def _around(path: Path) -> tuple[str, str]:
+def merged(new: str, old: str) -> str:
+    """The sections of `new`, each with the rows that only `old` has below its own; the sections of `old` stay."""
+    sections, kept = _sections(new), _sections(old)
+    for title in sections.keys() & kept.keys():
+        lines = sections[title]
+        rows = {_key(line) for line in lines if line.startswith("|")}
+        table = [at for at, line in enumerate(lines) if line.startswith("|")]
+        stay = [line for line in kept[title] if line.startswith("|") and _key(line) not in rows]
+        notes = lines[table[-1] + 1 :]
+        if not any(notes):  # why a peer was not run stands below the table
+            notes = kept[title][max(at for at, line in enumerate(kept[title]) if line.startswith("|")) + 1 :]
+        sections[title] = [*lines[: table[-1] + 1], *stay, *notes]
+    return "\n".join(line for lines in (kept | sections).values() for line in lines)
+
+
+def _sections(page: str) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    for line in page.strip().splitlines():
+        title = line if line.startswith("### ") else next(reversed(result), None)
+        if title is not None:
+            result.setdefault(title, []).append(line)
+    for lines in result.values():
+        while not lines[-1]:
+            lines.pop()
+        lines.append("")
+    return result
+
+
+def _key(line: str) -> tuple[str, ...]:
+    """Which run a row is of: its first cell, without how many cases, or in tables of all datasets the first three."""
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    first = cells[0].partition(" (")[0]
+    return (first,) if first.startswith("`") or first not in TITLES else tuple(cells[:3])
+
+
+def _around(path: Path) -> tuple[str, str, str]:
     page = path.read_text() if path.is_file() else ""
     before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    old, end, after = rest.partition(END)
     if not begin or not end:
         raise NoMarkers(f"{path} has no {BEGIN} ... {END}: the tables go between them.")
-    return before, after
+    return before, old, after
 
 
 def tables(results: Results) -> str:
     """Every dataset at the headline budget, NAB by its own rules, and the budgets."""
     headline = [row for row in results.summaries if row.budget == results.budget.text]
-    parts = [_dataset(mode, block, results.cases) for (_, mode, _), block in blocks(headline).items()]
+    parts = [_dataset(mode, block, results.scopes) for (_, mode, _), block in blocks(headline).items()]
     if results.nab:
         parts.append(_nab(results))
     if results.throttle:
@@ -62,18 +99,18 @@ def tables(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _dataset(mode: str, block: Sequence[Summary], cases: Mapping[str, int]) -> str:
-    dataset, most = block[0].dataset, max(row.cases for row in block)
-    title = f"### {TITLES[dataset]}, {_MODES[mode]}\n\n{scope(block, cases[dataset])}, budget {block[0].budget}\n"
+def _dataset(mode: str, block: Sequence[Summary], scopes: Mapping[str, Scope]) -> str:
+    dataset, whole = block[0].dataset, scopes[block[0].dataset]
+    title = f"### {TITLES[dataset]}, {_MODES[mode]}\n\n{scope(whole)}, budget {block[0].budget}\n"
     head = ("detector", "found", "recall (90 %)", "oracle", "false alarms a week", "moments", "time %", "delay", "p90")
     lines = [_line((*head, "AP", "VUS-PR")), _line(("---", *("---:",) * (len(head) + 1)))]
-    lines += [_line(_cells(row, most)) for row in block if row.cases]
+    lines += [_line(_cells(row, whole)) for row in block if row.cases]
     refused = [f"`{row.detector}`: {_cases(row.refused)} not run ({row.refusal})." for row in block if row.refused]
     return "\n".join([title, *lines, "", *_paragraph(refused)])
 
 
-def _cells(row: Summary, most: int) -> tuple[str, ...]:
-    name = row_name(row, most).replace(row.detector, f"`{row.detector}`")
+def _cells(row: Summary, whole: Scope) -> tuple[str, ...]:
+    name = row_name(row, whole).replace(row.detector, f"`{row.detector}`")
     interval = f"{number(row.recall_low, 2)}-{number(row.recall_high, 2)}"
     return (
         name, f"{row.found}/{row.segments}", f"{number(row.recall, 2)} ({interval})",

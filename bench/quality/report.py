@@ -49,8 +49,8 @@ def _dataset(results: Results, rows: list[Summary]) -> dict[str, object]:
     return {
         "name": name,
         "title": text.TITLES[name],
-        "scope": text.scope(rows, results.cases[name]),
-        "most": max(row.cases for row in rows),
+        "scope": text.scope(results.scopes[name]),
+        "whole": results.scopes[name],
         "blocks": [(mode, block) for (_, mode, _), block in text.blocks(rows).items()],
         "refused": [row for row in rows if row.refused],
         "scatter": Markup(figures.scatter(rows)),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from bench.quality.cases import DATASETS, Case
 from bench.quality.detector import Budget
-from bench.quality.measure import HOUR_S, WEEK_S, average_precision, measured, oracle_found, runs
+from bench.quality.measure import HOUR_S, WEEK_S, Ruler, average_precision, measured, oracle_found, runs
 from bench.quality.store import Key, Run, flags_of
 from bench.quality.vus import period_of, vus_pr
 from scipy.stats import chi2
@@ -56,6 +56,22 @@ def row_of(key: Key, case: Case, run: Run, measure_digest: str) -> Row:
         "episodes_s": [first * case.step_s for first, _ in outcome.episodes],
         "episode_ends_s": [last * case.step_s for _, last in outcome.episodes],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a dataset holds, whatever part of it was run."""
+
+    cases: int
+    segments: int
+    weeks: float  # that belong to no segment
+
+
+def scope_of(cases: Sequence[Case]) -> Scope:
+    """All cases of one dataset, from their labels alone."""
+    rulers = [(Ruler(case.labels, case.step_s), case.step_s) for case in cases]
+    weeks = sum(int(ruler.quiet.sum()) * step_s for ruler, step_s in rulers) / WEEK_S
+    return Scope(len(cases), sum(len(ruler.segments) for ruler, _ in rulers), weeks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from bench.quality.cases import DATASETS
 from bench.quality.collect import Results
 from bench.quality.nab_lines import NabLine
 from bench.quality.nab_published import DEVELOPMENT_FILES, PUBLISHED
-from bench.quality.summary import Honesty, Summary
+from bench.quality.summary import Honesty, Scope, Summary
 from bench.quality.throttle import Effect
 
 TITLES = {dataset.name: dataset.title for dataset in DATASETS}
@@ -22,7 +22,7 @@ HEAD = (
 
 def report(results: Results) -> str:
     """Everything, for a terminal."""
-    parts = [table(results.summaries, results.cases)]
+    parts = [table(results.summaries, results.scopes)]
     if results.nab:
         parts.append(nab_table(results.nab))
     if results.throttle:
@@ -32,13 +32,13 @@ def report(results: Results) -> str:
     return "\n".join(parts)
 
 
-def table(rows: Sequence[Summary], cases: Mapping[str, int]) -> str:
+def table(rows: Sequence[Summary], scopes: Mapping[str, Scope]) -> str:
     """One block per dataset, budget and mode."""
     lines: list[str] = []
     for (dataset, mode, budget), block in blocks(rows).items():
-        title = f"{TITLES[dataset]}, {mode}, {budget}: {scope(block, cases[dataset])}"
-        most = max(row.cases for row in block)
-        lines += [title, HEAD, *(line(row, most) for row in block), ""]
+        whole = scopes[dataset]
+        title = f"{TITLES[dataset]}, {mode}, {budget}: {scope(whole)}"
+        lines += [title, HEAD, *(line(row, whole) for row in block), ""]
     return "\n".join(lines)
 
 
@@ -72,24 +72,23 @@ def nab_table(lines: Sequence[NabLine]) -> str:
     return "\n".join([*said, ""])
 
 
-def scope(block: Sequence[Summary], cases: int) -> str:
-    """How many of a dataset's cases, and how many segments, the largest row of a block rests on."""
-    most = max(block, key=lambda row: row.cases)
-    some = f"{most.cases} of {cases} cases" if most.cases < cases else f"{cases} cases" if cases > 1 else "1 case"
-    return f"{some}, {most.segments} segments, {most.weeks:.1f} weeks"
+def scope(whole: Scope) -> str:
+    """What a dataset holds."""
+    cases = "1 case" if whole.cases == 1 else f"{whole.cases} cases"
+    return f"{cases}, {whole.segments} segments, {whole.weeks:.1f} weeks"
 
 
-def row_name(row: Summary, most: int) -> str:
-    """The detector, and on how many cases it was run where others were run on more."""
-    return row.detector if row.cases == most else f"{row.detector} ({row.cases} cases)"
+def row_name(row: Summary, whole: Scope) -> str:
+    """The detector, and on how many of the cases it was run where that is not all of them."""
+    return row.detector if row.cases == whole.cases else f"{row.detector} ({row.cases} of {whole.cases})"
 
 
-def line(row: Summary, most: int) -> str:
+def line(row: Summary, whole: Scope) -> str:
     """One row, 80 columns at most."""
     if not row.cases:
         return f"{row.detector:<26} not run: {row.refusal}"[:80]
     return (
-        f"{row_name(row, most)[:26]:<26}{f'{row.found}/{row.segments}':>7}{fraction(row.recall):>7}"
+        f"{row_name(row, whole)[:26]:<26}{f'{row.found}/{row.segments}':>7}{fraction(row.recall):>7}"
         f"{fraction(row.oracle_recall):>7}{number(row.per_week, 1):>6}"
         f"{number(100 * row.stray_share, 1):>6}{duration(row.delay_median_s):>6}{duration(row.delay_p90_s):>5}"
         f"{fraction(row.average_precision):>5}{fraction(row.vus_pr):>5}"

@@ -63,7 +63,7 @@ def test_what_comes_a_day_later_changes_nothing(peer: Contender, mode: Mode, cas
         values[-60:] = 100.0
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
     pq.write_table(table, path)
-    other = Case(case.dataset, "other", path, case.step_s, case.train_rows, case.rows, of=1)
+    other = Case(case.dataset, "other", path, case.step_s, case.train_rows, case.rows)
     until = 288  # the first batch of judged rows
     assert np.array_equal(scored(peer, case, mode)[:until], scored(peer, other, mode)[:until])
 

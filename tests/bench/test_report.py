@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bench.quality.__main__ import main
-from bench.quality.markdown import BEGIN, END, NoMarkers, write_between_markers
+from bench.quality.markdown import BEGIN, END, NoMarkers, merged, write_between_markers
 from tests.bench.made_up import write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -53,9 +53,61 @@ def test_the_tables_go_between_the_markers_and_nowhere_else(arguments: list[str]
     once = path.read_text()
     assert once.startswith(f"# Before\n{BEGIN}\n\n### Application Server Dataset, frozen\n")
     assert once.endswith(f"{END}\nafter\n")
-    assert "old" not in once
+    assert "old" not in once  # what is in no section is not ours
     assert main([*arguments, "--report-only", "--write-docs", str(path)]) == 0
     assert path.read_text() == once
+
+
+def test_rows_that_a_run_has_not_stay_on_the_page() -> None:
+    """A run takes hours: the page is made of several, and one of them on fewer cases replaces its own row alone."""
+    old = """### JumpStarter D2, adaptive
+
+15 cases
+
+| detector | found |
+| --- | ---: |
+| `foreshock` | 1/43 |
+| `textbook` | 18/43 |
+
+`prophet`: 15 cases not run.
+
+### JumpStarter D2, frozen
+
+| detector | found |
+| --- | ---: |
+| `random` | 2/43 |
+
+### Budget honesty
+
+| dataset | detector | budget | kept |
+| --- | --- | ---: | --- |
+| d2 | `foreshock` adaptive | 1/7d | **no** |
+| d2 | `foreshock` adaptive | 1/1d | yes |
+"""
+    new = """### JumpStarter D2, adaptive
+
+15 cases
+
+| detector | found |
+| --- | ---: |
+| `foreshock` (5 of 15) | 9/12 |
+
+### Budget honesty
+
+| dataset | detector | budget | kept |
+| --- | --- | ---: | --- |
+| d2 | `foreshock` adaptive | 1/7d | yes |
+"""
+    page = merged(new, old)
+    adaptive, frozen, budgets = page.split("### ")[1:]
+    assert adaptive.splitlines()[6:] == [
+        "| `foreshock` (5 of 15) | 9/12 |", "| `textbook` | 18/43 |", "", "`prophet`: 15 cases not run.", ""
+    ]  # fmt: skip
+    assert "| `random` | 2/43 |" in frozen
+    assert budgets.splitlines()[4:] == [
+        "| d2 | `foreshock` adaptive | 1/7d | yes |", "| d2 | `foreshock` adaptive | 1/1d | yes |"
+    ]  # fmt: skip
+    assert merged(new, page) == page
 
 
 def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:

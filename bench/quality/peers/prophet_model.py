@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,13 +50,18 @@ class Forecast:
         return {budget: Answer(scale_of(held_out, case.step_s, budget)(raw)) for budget in budgets}
 
 
-def _residuals(train: pd.DataFrame, fresh: pd.DataFrame) -> Scores:
+def prophet() -> Any:
+    """A Prophet with its defaults that says nothing while it is fitted."""
     for noisy in ("prophet.plot", "cmdstanpy"):  # cmdstanpy sets a level of its own unless there is a handler
         logging.getLogger(noisy).addHandler(logging.NullHandler())
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     from prophet import Prophet  # noqa: PLC0415 - after its loggers were told
 
-    forecast = Prophet().fit(train).predict(fresh[["ds"]])
+    return Prophet()
+
+
+def _residuals(train: pd.DataFrame, fresh: pd.DataFrame) -> Scores:
+    forecast = prophet().fit(train).predict(fresh[["ds"]])
     width = (forecast["yhat_upper"] - forecast["yhat_lower"]).to_numpy()
     # predict sorts by time, and some files have an hour twice
     expected = pd.DataFrame({"ds": forecast["ds"], "yhat": forecast["yhat"], "width": np.maximum(width, 1e-12)})
