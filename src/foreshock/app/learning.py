@@ -202,9 +202,11 @@ class Learning:
         if learnt.precision is not None and learnt.precision.share is not None:
             self.metrics.show(telemetry.PRECISION, learnt.precision.share, subject.detector)
         if learnt.ready:
-            self.metrics.forget_detector(subject.detector, telemetry.WARM_UP)
-        else:
-            self.metrics.show(telemetry.WARM_UP, learnt.share, subject.detector)
+            self.metrics.forget_detector(subject.detector, telemetry.WARM_UP, telemetry.WARM_UP_END)
+            return
+        self.metrics.show(telemetry.WARM_UP, learnt.share, subject.detector)
+        if learnt.warm_at_s is not None:
+            self.metrics.show(telemetry.WARM_UP_END, learnt.warm_at_s, subject.detector)
 
     def _note(self, watch: Watch, learnt: Learnt | None, next_s: float, trouble: Trouble | None = None) -> None:
         """Note what a round of learning came to, unless the detector was changed or removed meanwhile."""

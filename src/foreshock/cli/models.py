@@ -213,8 +213,17 @@ def _sentences(record: ModelRecord) -> str:
     if record.stage == lines.ACTIVE and record.rows_excluded:
         said.append("left out " + ", ".join(f"{rows:,} {reason}" for reason, rows in record.rows_excluded.items()))
     if lines.is_provisional(record):
-        said.append(f"{float(record.details.get('warm_share', 0.0)):.0%} of the warm-up; judges and does not page")
+        said.append(_warm_up(record))
     return "; ".join(each for each in said if each)
+
+
+def _warm_up(record: ModelRecord) -> str:
+    details = record.details
+    ends_s = details.get("warm_at_s")
+    until = f" until about {rfc3339(int(ends_s))}" if ends_s is not None else ""
+    lacks = f", lacks {details['warm_lacks']}" if details.get("warm_lacks") else ""
+    share = float(details.get("warm_share", 0.0))
+    return f"{share:.0%} of the warm-up{lacks}; judges, and pages only outside valid_range{until}"
 
 
 def _stage(record: ModelRecord) -> str:
@@ -256,6 +265,7 @@ def _document(record: ModelRecord) -> dict[str, Any]:
         "confirmed": bool(details.get("confirmed")),
         "provisional": lines.is_provisional(record),
         "warm_up": float(details.get("warm_share", 1.0)),
+        "warm_up_ends": rfc3339(int(details["warm_at_s"])) if details.get("warm_at_s") is not None else None,
         "algorithm": record.algorithm,
         "training_window": {"start": rfc3339(record.trained_from_s), "end": rfc3339(record.trained_to_s)},
         "rows_used": record.rows_used,

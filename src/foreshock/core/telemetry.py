@@ -64,6 +64,9 @@ WARM_UP: Final = Metric(
     "foreshock_warm_up_ratio", "gauge", "How much of its warm-up a detector has; none once it has learnt.",
     ("detector",),
 )  # fmt: skip
+WARM_UP_END: Final = Metric(
+    "foreshock_warm_up_end_timestamp_seconds", "gauge", "When the warm-up of a detector should be over.", ("detector",)
+)
 MODEL_LOAD_FAILURES: Final = Metric(
     "foreshock_model_load_failures_total", "counter", "Models that could not be restored, by reason.", ("reason",)
 )
@@ -107,7 +110,7 @@ METRICS: Final = (
     CYCLES, CYCLES_MISSED, CYCLE_SECONDS, CYCLE_LAG, QUERY_SECONDS, QUERY_ERRORS, THROTTLE_ASKED, THROTTLE_PASSED,
     SCORE, DETECTORS, EXPECTED_FALSE, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES,
     SINK_ERRORS, OUTBOX_PENDING, OUTBOX_OLDEST, STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS,
-    WATCH_OBJECTS, WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP, CANDIDATES, PRECISION, WARM_UP,
+    WATCH_OBJECTS, WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP, CANDIDATES, PRECISION, WARM_UP, WARM_UP_END,
 )  # fmt: skip
 
 # Those of `foreshock extractor`, a process of its own

@@ -32,7 +32,7 @@ class Revision:
     digest: str
     trained_from_s: int
     trained_to_s: int
-    provisional: bool = False  # it has not seen the whole warm-up: it judges and never pages
+    provisional: bool = False  # it has not seen the whole warm-up: it pages for what leaves its valid range alone
     rows_used: int | None = None
     rows_excluded: Mapping[str, int] = field(default_factory=dict)  # reason to rows
 

@@ -14,7 +14,7 @@ from foreshock.engine.groups import Group
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines
 from foreshock.lifecycle.feedback import Precision
-from foreshock.lifecycle.train import WARM
+from foreshock.lifecycle.warm_up import WarmUp
 from foreshock.store.records import ModelRecord
 
 _RETRY_S = 3_600  # how soon a detector that is still learning looks again, at the latest
@@ -55,6 +55,7 @@ def restored(watch: Watch, record: ModelRecord, shadow: ModelRecord | None, now_
     return Learnt(
         watch.subject, f"{record.name} judges", max(now_s, due_s) if ready else now_s, ready=ready,
         share=1.0 if ready else float(record.details.get("warm_share", 0.0)),
+        warm_at_s=None if ready else record.details.get("warm_at_s"),
     )  # fmt: skip
 
 
@@ -66,17 +67,32 @@ def no_series(watch: Watch, now_s: float) -> Learnt:
     )  # fmt: skip
 
 
-def learning(watch: Watch, share: float, now_s: float) -> Learnt:
+def learning(watch: Watch, warm_up: WarmUp, now_s: float) -> Learnt:
     """How far the warm-up is and when it should be over."""
-    warm_up_s = watch.spec.training.warm_up
-    left_s = (1.0 - share) * WARM * warm_up_s
-    measured_s = int(share * WARM * warm_up_s) // 60 * 60
+    ends_s, needed = now_s + warm_up.left_s, format_duration(warm_up.needed_s)
+    if warm_up.held_s is not None:
+        held = format_duration(warm_up.held_s // 60 * 60)
+        is_enough = warm_up.held_s >= warm_up.needed_s
+        needed = f"the {held} that Prometheus holds" if is_enough else f"{needed}; Prometheus holds {held}: too little"
+    lacks = f", lacks {warm_up.lacking}" if warm_up.lacking else ""
+    ranged = any(metric.valid_range is not None for metric in watch.metrics)
     message = (
-        f"learning: {share:.0%} of the warm-up ({format_duration(measured_s)} of {format_duration(warm_up_s)}), "
-        f"expected to end at {rfc3339(int(now_s + left_s))}; it judges and does not page until then"
+        f"learning: {warm_up.share:.0%} of the warm-up ({format_duration(warm_up.measured_s // 60 * 60)} of {needed}"
+        f"{lacks}), expected to end at {rfc3339(int(ends_s))}; until then it judges, and pages "
+        f"{'only outside valid_range' if ranged else 'nobody'}"
     )
-    next_s = now_s + min(max(left_s, 60.0), _RETRY_S)
-    return Learnt(watch.subject, message, next_s, ready=False, share=share, warm_at_s=now_s + left_s)
+    next_s = now_s + min(max(warm_up.left_s, 60.0), _RETRY_S)
+    return Learnt(watch.subject, message, next_s, ready=False, share=warm_up.share, warm_at_s=ends_s)
+
+
+def too_short(watch: Watch, warm_up: WarmUp, record: ModelRecord, now_s: float) -> Learnt:
+    """What judges is better than what the history could teach now: much of it was lost."""
+    return Learnt(
+        watch.subject,
+        f"{record.name} judges on: {format_duration(warm_up.measured_s // 60 * 60)} of history are left, and its "
+        f"successor needs {format_duration(warm_up.needed_s)}",
+        now_s + jittered_s(watch), ready=True,
+    )  # fmt: skip
 
 
 def came_to(

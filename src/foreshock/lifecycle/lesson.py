@@ -29,6 +29,7 @@ from foreshock.lifecycle.validate import (
     stays_moved,
     without,
 )
+from foreshock.lifecycle.warm_up import WarmUp
 from foreshock.manifests.detector import DetectorSpec
 from foreshock.store.records import Incident, ModelRecord
 
@@ -41,7 +42,7 @@ class Lesson:
     frame: Frame
     fired: NDArray[np.bool_]
     confirmed: NDArray[np.bool_]
-    provisional: bool
+    warm_up: WarmUp
     n_groups: int
     factor: float
     champion: Model | None
@@ -59,14 +60,16 @@ def fit_and_examine(lesson: Lesson) -> tuple[Model, Findings | None]:
 
     """
     spec, frame = lesson.spec, lesson.frame
-    fit = partial(train_revision, spec, n_groups=lesson.n_groups)
+    if lesson.warm_up.is_over and warm_share(frame, lesson.warm_up.needed_s) < 1.0:  # of this group
+        raise NotEnoughHistory("This group was measured for less than the warm-up: wait, or shorten training.warm_up.")
+    fit = partial(train_revision, spec, n_groups=lesson.n_groups, provisional=True)
     taught = without(frame, lesson.confirmed)
-    model = stretched(fit(taught, lesson.fired, provisional=lesson.provisional), lesson.factor)
+    model = stretched(fit(taught, lesson.fired), lesson.factor)
     model = replace(model, availability=np.isfinite(frame.values).mean(axis=0))
-    if lesson.provisional:
+    if not lesson.warm_up.is_over:
         return model, None
     try:
-        probe = fit(without(taught, held_out(frame)), lesson.fired, provisional=True)
+        probe = fit(without(taught, held_out(frame)), lesson.fired)
     except NotEnoughHistory:
         return model, None
     trial = Trial(
@@ -76,11 +79,6 @@ def fit_and_examine(lesson: Lesson) -> tuple[Model, Findings | None]:
     return model, examine(model, stretched(probe, lesson.factor), lesson.champion, trial, anchor=lesson.anchor)
 
 
-def share_of(watch: Watch, frames: Mapping[Group, Frame]) -> float:
-    """How much of the warm-up was measured, by the group that has most of it."""
-    return max(warm_share(frame, watch.spec.training.warm_up) for frame in frames.values())
-
-
 def lessons_of(
     watch: Watch,
     frames: Mapping[Group, Frame],
@@ -88,17 +86,18 @@ def lessons_of(
     judging: ModelRecord | None,
     anchors: Mapping[Group, Model],
     adapting: frozenset[Subject],
+    warm_up: WarmUp,
     now_s: float,
 ) -> dict[Group, Lesson]:
     """One lesson for each group that was measured."""
-    provisional, factor = share_of(watch, frames) < 1.0, precision_of(incidents).factor
+    factor = precision_of(incidents).factor
     shaken, tail_s = _is_shaken(watch, judging, incidents, now_s), watch.schema.long_steps * watch.schema.step_s
     lessons: dict[Group, Lesson] = {}
     for group, frame in frames.items():
         subject = Subject(watch.subject.namespace, watch.subject.name, group)
         rows = rows_of(frame, incidents, subject, now_s, tail_s=tail_s, lasts=subject in adapting)
         lessons[group] = Lesson(
-            watch.spec, frame, *rows, provisional, len(frames), factor, champion(watch, group), anchors.get(group),
+            watch.spec, frame, *rows, warm_up, len(frames), factor, champion(watch, group), anchors.get(group),
             _known(incidents, subject, now_s), subject in adapting, shaken,
         )  # fmt: skip
     return lessons

@@ -14,6 +14,7 @@ from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines
 from foreshock.lifecycle.lesson import Lesson, rows_counted
 from foreshock.lifecycle.validate import PROMOTE, Findings
+from foreshock.lifecycle.warm_up import WarmUp
 from foreshock.manifests.detector import fingerprint
 from foreshock.store.records import Incident, ModelRecord
 
@@ -25,7 +26,7 @@ def candidate(
     lessons: Mapping[Group, Lesson],
     digests: Mapping[Group, str],
     found: Findings | None,
-    share: float,
+    warm_up: WarmUp,
     now_s: float,
 ) -> ModelRecord:
     """The record of what was trained in one round; its revision is counted when it enters its line."""
@@ -47,7 +48,9 @@ def candidate(
         details={
             "fingerprint": fingerprint(spec),
             "members": [{"group": list(group), "digest": digest} for group, digest in digests.items()],
-            "provisional": share < 1.0, "warm_share": share,
+            "provisional": not warm_up.is_over, "warm_share": warm_up.share,
+            **({} if warm_up.is_over else {"warm_at_s": now_s + warm_up.left_s, "warm_lacks": warm_up.lacking}),
+            **({} if warm_up.held_s is None else {"held_s": warm_up.held_s}),
             "schema": watch.schema.fingerprint, "budget": str(spec.false_alarm_budget),
             "threshold_factor": taught[0].factor, **_validated(found),
         },

@@ -19,10 +19,11 @@ from foreshock.engine.watch import Watch
 from foreshock.lifecycle import learnt, lines, promote
 from foreshock.lifecycle.feedback import precision_of
 from foreshock.lifecycle.learnt import Learnt
-from foreshock.lifecycle.lesson import Lesson, champion, fit_and_examine, lasting, lessons_of, share_of
+from foreshock.lifecycle.lesson import Lesson, champion, fit_and_examine, lasting, lessons_of
 from foreshock.lifecycle.shelf import Artifacts, Revisions, Shelf
 from foreshock.lifecycle.train import rules_of
 from foreshock.lifecycle.validate import SHADOWED, Findings, Trial, beside
+from foreshock.lifecycle.warm_up import warm_up_of
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.store.records import ModelRecord
 
@@ -94,22 +95,24 @@ class Trainer:
             if now_s < shadowed_s:
                 return learnt.in_shadow(watch, waiting, shadowed_s)
             return await self._end_shadow(watch, waiting, frames, now_s)
-        share = share_of(watch, frames)
-        adapting = lasting(watch, frames, incidents, now_s) if share >= 1.0 else frozenset()
-        anchors = await self._anchors(watch, lines.anchor(records, now_s)) if share >= 1.0 else {}
-        lessons = lessons_of(watch, frames, incidents, lines.active(records), anchors, adapting, now_s)
+        warm_up, judging = warm_up_of(spec, frames, records), lines.active(records)
+        if not warm_up.is_over and judging is not None and lines.fits(judging, spec) and _pages(watch):
+            return learnt.too_short(watch, warm_up, judging, now_s)
+        adapting = lasting(watch, frames, incidents, now_s) if warm_up.is_over else frozenset()
+        anchors = await self._anchors(watch, lines.anchor(records, now_s)) if warm_up.is_over else {}
+        lessons = lessons_of(watch, frames, incidents, judging, anchors, adapting, warm_up, now_s)
         models, found = await self._fit(lessons)
         record = None
         if models:
             digests = await self._shelf.save(watch, models)
-            new = promote.candidate(watch, lessons, digests, found, share, now_s)
+            new = promote.candidate(watch, lessons, digests, found, warm_up, now_s)
             record = await self._shelf.change(
                 watch, new, [(group, model, digests[group]) for group, model in models.items()],
                 partial(promote.entered, new=new, found=found, now_s=now_s, shadow_s=spec.training.shadow),
                 partial(lines.superfluous, referenced=promote.referenced(incidents), now_s=now_s),
             )  # fmt: skip
-        if share < 1.0:
-            return learnt.learning(watch, share, now_s)
+        if not warm_up.is_over:
+            return learnt.learning(watch, warm_up, now_s)
         return learnt.came_to(watch, record, frames, adapting, precision_of(incidents), now_s)
 
     async def _fit(self, lessons: Mapping[Group, Lesson]) -> tuple[dict[Group, Model], Findings | None]:
@@ -159,3 +162,8 @@ class Trainer:
             for metric in watch.metrics
         ]
         return frames_of(watch.manifest, matrices)
+
+
+def _pages(watch: Watch) -> bool:
+    """Whether any group is judged by a model that may page."""
+    return any(champion(watch, group) is not None for group in watch.row_of_group)

@@ -121,7 +121,8 @@ REASONS: Mapping[ConditionType, Mapping[str, str]] = MappingProxyType(
         },
         ConditionType.WARMED_UP: {
             **_PENDING,
-            Because.WARM_UP_COMPLETE: "95 % of training.warm_up was measured; alerts page from now on.",
+            Because.WARM_UP_COMPLETE: "95 % of training.warm_up, or of what Prometheus holds, was measured; "
+            "alerts page from now on.",
             Ignorance.WARMING_UP: "The message says how much of training.warm_up there is, and when it should be over.",
             **_SUSPENDED,
         },

@@ -197,7 +197,7 @@ def model_of(record: ModelRecord, owner: Seen, artifacts: str) -> tuple[dict[str
     if (validation := details.get("validation")) is not None:
         status["validation"] = {"result": validation["result"], "message": _examined(validation)}
     if details.get("provisional"):
-        status["message"] = "It has not seen the whole warm-up: it judges and does not page."
+        status["message"] = "It has not seen the whole warm-up: it judges, and pages only outside valid_range."
     if "budget" in details:
         status["calibration"] = {
             "falseAlarmBudget": details["budget"],
