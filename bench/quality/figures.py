@@ -11,6 +11,8 @@ from bench.quality.summary import Honesty, Row, Summary
 _WIDTH = 760
 _LEAST, _MOST = 0.05, 200.0  # false alarms a week at the two ends of the axis
 _LONGEST_NAME = 34
+_DOT, _LETTER = 5, 6.2  # radius of a point, and about the width of a letter
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
 _TICKS = (0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -36,31 +38,39 @@ def scatter(rows: Sequence[Summary]) -> str:
         parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - 14}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>')
     parts.append(f'<text class="tick" x="{_WIDTH - 14}" y="{height - 4}" text-anchor="end">false alarms a week</text>')
-    taken: list[tuple[float, float]] = []
-    for row in sorted(rows, key=lambda row: not row.detector.startswith("foreshock")):
-        if not row.segments:
-            continue
-        at_x, at_y = x(row.per_week), y(row.recall)
-        kind = ("own" if row.detector.startswith("foreshock") else "peer") + ("" if row.mode == "adapt" else " hollow")
+    shown = [row for row in rows if row.segments]
+    points = [(x(row.per_week), y(row.recall)) for row in shown]
+    taken = [(at_x - _DOT, at_y - _DOT, at_x + _DOT, at_y + _DOT) for at_x, at_y in points]
+    for row, at in sorted(zip(shown, points, strict=True), key=lambda pair: not _is_ours(pair[0])):
+        kind = ("own" if _is_ours(row) else "peer") + ("" if row.mode == "adapt" else " hollow")
         said = f"{row.detector} {row.mode}: recall {row.recall:.2f} at {row.per_week:.1f} a week"
-        parts.append(
-            f'<circle class="{kind}" cx="{at_x:.1f}" cy="{at_y:.1f}" r="5"><title>{escape(said)}</title></circle>'
-        )
-        parts.append(_label(row.detector, at_x, at_y, taken))
+        dot = f'class="{kind}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{_DOT}"'
+        parts.append(f"<circle {dot}><title>{escape(said)}</title></circle>")
+        parts.append(_label(row.detector, *at, taken))
     return "".join([*parts, "</svg>"])
 
 
-def _label(name: str, at_x: float, at_y: float, taken: list[tuple[float, float]]) -> str:
-    """A name beside its point, moved down while another one is there, and left out where there is no room."""
-    anchor, shift = ("end", -9.0) if at_x > _WIDTH - 150 else ("start", 9.0)
-    for step in range(5):
-        place = (at_x + shift, at_y + 4 + 12 * step)
-        if all(abs(place[0] - x) > 110 or abs(place[1] - y) > 11 for x, y in taken):
-            taken.append(place)
-            return (
-                f'<text class="name" x="{place[0]:.1f}" y="{place[1]:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
-            )
+def _is_ours(row: Summary) -> bool:
+    return row.detector.startswith("foreshock")
+
+
+def _label(name: str, at_x: float, at_y: float, taken: list[_Box]) -> str:
+    """A name at the first free place around its point, and none where there is no room: the title has it."""
+    width, gap = _LETTER * len(name), _DOT + 4
+    for down in (4, -6, 14, -16, 24):
+        for anchor, left in (("start", at_x + gap), ("end", at_x - gap - width)):
+            box = (left, at_y + down - 9, left + width, at_y + down + 2)
+            if left > 0 and left + width < _WIDTH and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                x = left if anchor == "start" else left + width
+                return (
+                    f'<text class="name" x="{x:.1f}" y="{at_y + down:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
+                )
     return ""
+
+
+def _meet(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def budgets(rows: Sequence[Honesty]) -> str:
