@@ -25,7 +25,7 @@ from foreshock.prometheus.settings import Datasource
 AT_S = HISTORY_END_S // 60 * 60 - 600
 HONEST = "sum(pool_wait)"
 HOSTILE = (
-    'max_over_time({__name__=~".+"}[10y:1s])',
+    'max_over_time({__name__=~".+"}[1y:1s])',  # ten years hold a busy machine for a minute, whatever the time-out
     'count({__name__=~"(a|b|c|.)*.+(x+x+)+y"}) + count_over_time({__name__=~".+"}[1w:1s])',
     "sum_over_time(sum(pool_wait)[30d:1s])",
 )
@@ -124,6 +124,20 @@ async def test_a_slow_query_rests_longer_each_time_and_only_while_others_are_ans
         assert each.source.asked == {"sum(pool_size)": 3 + 9, HONEST: 60}
         each.source.slow = set()
         assert not (await each.gather(slow, honest, at_s=AT_S + REST_S)).failures
+
+
+async def test_a_namespace_without_query_time_is_inconclusive_and_others_are_filled(strict: LocalPrometheus) -> None:
+    """Its detectors say `QueryBudgetSpent` with one sentence; the same query of another namespace is answered."""
+    async with world(strict, namespace_label="job") as each:
+        spender, other = each.watch(HONEST, namespace="api"), each.watch(HONEST, namespace="web")
+        asker = each.source.client._places.asker(spender.metrics[0].query, 1)
+        assert asker is not None
+        asker.account.settle("something dear", 0.0, 10_000.0)
+        gathered = await each.gather(spender, other)
+        assert set(gathered.failures) == {spender}
+        assert gathered.failures[spender].reason is Ignorance.QUERY_BUDGET_SPENT
+        assert "the namespace api has used the query time of 60 s a minute" in gathered.failures[spender].message
+        assert other.filled_to_s == AT_S
 
 
 async def test_one_member_of_a_shared_query_cannot_cut_the_others_short(strict: LocalPrometheus) -> None:

@@ -63,6 +63,11 @@ def unknown(reason: Ignorance, message: str = "why") -> Mark:
             "DataAvailable",
             ("Unknown", "Pending"),
         ),
+        (
+            Standing(mark=unknown(Ignorance.QUERY_BUDGET_SPENT), failed_cycles=FAILED_CYCLES, revision=FULL),
+            "Ready",
+            ("False", "QueryBudgetSpent"),
+        ),
         (Standing(mark=unknown(Ignorance.WARMING_UP), learnt=LEARNING), "DataAvailable", ("True", "DataFlows")),
         (Standing(mark=unknown(Ignorance.WARMING_UP), learnt=LEARNING), "WarmedUp", ("False", "WarmingUp")),
         (Standing(mark=unknown(Ignorance.WARMING_UP), learnt=LEARNING), "Ready", ("False", "WarmingUp")),

@@ -42,6 +42,7 @@ def test_durations_are_written_as_in_prometheus() -> None:
         ({"url": URL, "tls": {"ca_file": "/c"}}, "https://"),
         ({"url": URL, "tenant": {"value": "a\r\nEvil: canary"}}, "pattern"),
         ({"url": URL, "name": "No Spaces"}, "pattern"),
+        ({"url": URL, "namespace_query_time": "30s"}, "namespace_query_time needs namespace_label"),
     ],
 )
 def test_what_is_wrong_is_said_without_what_was_typed(settings: dict[str, Any], words: str) -> None:

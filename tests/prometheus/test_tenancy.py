@@ -20,8 +20,9 @@ from tests.servers.processes import paused
 from tests.servers.prometheus import serving
 
 from foreshock.core.errors import QueryRejected
-from foreshock.prometheus.client import PER_NAMESPACE, PrometheusClient
+from foreshock.prometheus.client import PrometheusClient
 from foreshock.prometheus.local_server import LocalPrometheus
+from foreshock.prometheus.places import PER_NAMESPACE
 from foreshock.prometheus.requests import RangeQuery
 from foreshock.prometheus.settings import Datasource
 from foreshock.prometheus.tenancy import confine, namespace_of
@@ -180,12 +181,12 @@ async def test_one_namespace_has_at_most_two_requests_in_flight(everyone: LocalP
 
         with paused(everyone):
             greedy = [ask("b", number) for number in range(10)]
-            await _until(lambda: client._places._value == 4 - PER_NAMESPACE)
+            await _until(lambda: client._places.free._value == 4 - PER_NAMESPACE)
             patient = ask("a", 1)
-            await _until(lambda: client._places._value == 4 - PER_NAMESPACE - 1)
+            await _until(lambda: client._places.free._value == 4 - PER_NAMESPACE - 1)
         await asyncio.gather(*greedy, patient)
         del greedy, patient
-        await _until(lambda: not client._turns)  # nothing is kept of those who no longer ask
+        await _until(lambda: not client._places.turns)  # nothing is kept of those who no longer ask
 
 
 async def _until(what: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import TextIO
 
 import structlog
@@ -209,7 +210,8 @@ class Engine:
         if lane is None:
             assert self._tasks is not None
             if source.name not in self._clients:
-                client = PrometheusClient(source)
+                charged = partial(self._metrics.charge, source.name)
+                client = PrometheusClient(source, charged=charged)
                 opening = self._tasks.create_task(self._stack.enter_async_context(client))
                 self._clients[source.name] = _Metered(client, self._metrics), opening
             metered, opening = self._clients[source.name]

@@ -81,6 +81,10 @@ class Metrics:
             if (detector,) in family._metrics:  # noqa: SLF001 - `remove` has no way to ask, and raises
                 family.remove(detector)
 
+    def charge(self, datasource: str, namespace: str, took_s: float) -> None:
+        """Add what a request of a namespace took."""
+        self.count(telemetry.NAMESPACE_QUERY_SECONDS, datasource, namespace, by=took_s)
+
     def delivery(self, sink: str, outcome: str) -> None:
         """Count one attempt."""
         self.count(telemetry.DELIVERIES, sink, outcome)

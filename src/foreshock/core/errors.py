@@ -13,6 +13,7 @@ ForeshockError
 ├── Unavailable           retryable=True   the other side may be well again later; may carry `retry_after_s`
 │   ├── PrometheusUnavailable
 │   │   └── QueryTimedOut                  this query took too long; the server may answer others
+│   ├── QueryBudgetSpent                   a namespace has used its query time; it gets more each second
 │   ├── ExtractorUnavailable
 │   ├── KubernetesUnavailable
 │   ├── SinkUnavailable
@@ -130,6 +131,12 @@ class PrometheusUnavailable(Unavailable):
     """Prometheus is away, slow, overloaded or answers with something that is not its API."""
 
     reason = "PrometheusUnavailable"
+
+
+class QueryBudgetSpent(Unavailable):
+    """A namespace has used the query time that it may take of a datasource; other namespaces are asked for."""
+
+    reason = "QueryBudgetSpent"
 
 
 class ExtractorUnavailable(Unavailable):

@@ -34,6 +34,11 @@ CYCLE_LAG: Final = Metric(
 QUERY_SECONDS: Final = Metric(
     "foreshock_query_seconds", "histogram", "Duration of a query, retries included.", ("datasource",)
 )
+NAMESPACE_QUERY_SECONDS: Final = Metric(
+    "foreshock_namespace_query_seconds_total", "counter",
+    "Query time that namespaces took of their budgets, where a datasource tells them apart.",
+    ("datasource", "namespace"),
+)  # fmt: skip
 QUERY_ERRORS: Final = Metric(
     "foreshock_query_errors_total", "counter", "Detectors that a cycle could not judge, by reason.",
     ("datasource", "reason"),
@@ -111,6 +116,7 @@ METRICS: Final = (
     SCORE, DETECTORS, EXPECTED_FALSE, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES,
     SINK_ERRORS, OUTBOX_PENDING, OUTBOX_OLDEST, STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS,
     WATCH_OBJECTS, WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP, CANDIDATES, PRECISION, WARM_UP, WARM_UP_END,
+    NAMESPACE_QUERY_SECONDS,
 )  # fmt: skip
 
 # Those of `foreshock extractor`, a process of its own

@@ -23,6 +23,7 @@ class Ignorance(StrEnum):
     DATASOURCE_UNAVAILABLE = "DatasourceUnavailable"
     QUERY_REJECTED = "QueryRejected"
     TOO_MANY_SERIES = "TooManySeries"
+    QUERY_BUDGET_SPENT = "QueryBudgetSpent"  # the namespace has used its query time
     PARTIAL_RESPONSE = "PartialResponse"  # the datasource itself warns that data is missing
     WARMING_UP = "WarmingUp"  # there is not enough history for any model yet
     MODEL_UNUSABLE = "ModelUnusable"  # the artifact is damaged or was trained on other features

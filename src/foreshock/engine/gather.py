@@ -10,7 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, QueryTimedOut, TooManySeries
+from foreshock.core.errors import (
+    ForeshockError,
+    PrometheusUnavailable,
+    QueryBudgetSpent,
+    QueryRejected,
+    QueryTimedOut,
+    TooManySeries,
+)
 from foreshock.core.verdicts import Ignorance
 from foreshock.engine.cohort import Cohort, Described
 from foreshock.engine.groups import most_series, several
@@ -275,6 +282,8 @@ def _failure(error: ForeshockError) -> Failure:
         return Failure(Ignorance.QUERY_REJECTED, str(error))
     if isinstance(error, TooManySeries):
         return Failure(Ignorance.TOO_MANY_SERIES, str(error))
+    if isinstance(error, QueryBudgetSpent):
+        return Failure(Ignorance.QUERY_BUDGET_SPENT, str(error))
     if isinstance(error, PrometheusUnavailable):
         return Failure(Ignorance.DATASOURCE_UNAVAILABLE, str(error))
     raise error

@@ -15,7 +15,7 @@ from foreshock.engine.watch import Watch
 from foreshock.extractor.client import ExtractorClient
 from foreshock.extractor.exchange import Exchange, Planner, described_by
 from foreshock.extractor.rows import Taken
-from foreshock.prometheus.client import PER_NAMESPACE
+from foreshock.prometheus.places import PER_NAMESPACE
 from foreshock.prometheus.settings import Datasource
 
 MAX_IN_FLIGHT = 4

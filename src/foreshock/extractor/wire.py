@@ -183,7 +183,7 @@ class FailureSaid(_Wire):
 
     shape: Index
     detector: Index
-    reason: Literal["QueryRejected", "TooManySeries", "DatasourceUnavailable", "PartialResponse"]
+    reason: Literal["QueryRejected", "TooManySeries", "QueryBudgetSpent", "DatasourceUnavailable", "PartialResponse"]
     message: Message
 
 

@@ -68,6 +68,7 @@ _DATA: dict[str, str] = {
     Ignorance.DATASOURCE_UNAVAILABLE: "Prometheus does not answer as it should; it is asked again.",
     Ignorance.QUERY_REJECTED: "Prometheus understood the query and refuses it; the message quotes its words.",
     Ignorance.TOO_MANY_SERIES: "The query returns several series where one is judged, or more groups than max_groups.",
+    Ignorance.QUERY_BUDGET_SPENT: "The namespace has used its query time of each minute; the message says what helps.",
     Ignorance.PARTIAL_RESPONSE: "Prometheus itself warns that data is missing from its answer.",
 }
 _MODEL: dict[str, str] = {

@@ -25,7 +25,7 @@ _NAMED = 3  # metrics and groups that a message names
 
 # What is wrong with the data, as opposed to the model or the wish of somebody
 _AT_ONCE = frozenset({Ignorance.QUERY_REJECTED, Ignorance.TOO_MANY_SERIES})
-_PATIENTLY = frozenset({Ignorance.DATASOURCE_UNAVAILABLE, Ignorance.PARTIAL_RESPONSE})
+_PATIENTLY = frozenset({Ignorance.DATASOURCE_UNAVAILABLE, Ignorance.PARTIAL_RESPONSE, Ignorance.QUERY_BUDGET_SPENT})
 _MISSING = frozenset({Ignorance.NO_DATA, Ignorance.TOO_FEW_SAMPLES})
 _UNUSABLE = frozenset({"ArtifactDamaged", "ArtifactMissing", "Damaged"})
 

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
-from weakref import WeakValueDictionary
 
 import aiohttp
 
-from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryTimedOut, TooManySeries
+from foreshock.core.errors import (
+    ForeshockError,
+    PrometheusUnavailable,
+    QueryBudgetSpent,
+    QueryTimedOut,
+    TooManySeries,
+)
 from foreshock.prometheus.credentials import Credentials
+from foreshock.prometheus.places import Asker, Places
 from foreshock.prometheus.requests import InstantQuery, RangeQuery, now_form, split
 from foreshock.prometheus.responses import Matrix, join, read_error, read_matrix, read_scalar, read_vector, warm_up
 from foreshock.prometheus.settings import Datasource
-from foreshock.prometheus.tenancy import namespace_of
 
-PER_NAMESPACE = 2
-"""Requests in flight of one namespace, where namespaces are told apart: others find a place beside it."""
+PATIENCE_S = 600.0
+"""How long a query without a deadline, as trainings ask it, waits for its namespace's query time."""
 
 ATTEMPTS = 3
 FIRST_PAUSE_S = 0.5  # doubled with each attempt, and drawn from zero to it: full jitter
@@ -90,7 +94,9 @@ class _BodyTooLargeError(Exception):
 class PrometheusClient:
     """At most `concurrency` requests in flight, none without a limit in time and size; use it as a context manager.
 
-    `sleep`, `jitter` (0 to 1) and `monotonic_s` are the clock and the chance of the retries, for tests to own.
+    Where `namespace_label` tells namespaces apart, each has two of these at most, and `namespace_query_time` a minute;
+    `charged` hears of what a namespace's requests took. `sleep`, `jitter` (0 to 1) and `monotonic_s` are the clock and
+    the chance of the retries, for tests to own.
     """
 
     def __init__(
@@ -100,11 +106,11 @@ class PrometheusClient:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         monotonic_s: Callable[[], float] = time.monotonic,
+        charged: Callable[[str, float], None] = lambda _namespace, _took_s: None,
     ) -> None:
         self.datasource = datasource
         self._credentials = Credentials(datasource)
-        self._places = asyncio.Semaphore(datasource.concurrency)
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # gone when nobody asks
+        self._places = Places(datasource, monotonic_s, charged)
         self._sleep, self._jitter, self._monotonic_s = sleep, jitter, monotonic_s
         self._session: aiohttp.ClientSession | None = None
 
@@ -127,22 +133,24 @@ class PrometheusClient:
         """All instants of `query`, in as many requests as its length and the size of the answers need.
 
         Pieces are asked for one after another, so that one long history leaves room for the others. `deadline_s` is the
-        time for all of it, retries and waiting for a place included; by default each piece has its three time-outs.
+        time for all of it, retries and waiting for a place included; by default each piece has its three time-outs, and
+        waits up to `PATIENCE_S` for its namespace's query time.
 
         Raises:
             PrometheusUnavailable: it is away, slow, overloaded, or answers with something else.
+            QueryBudgetSpent: the namespace has used its query time: nothing was sent.
             QueryRejected: the query is wrong, in Prometheus' own words; or it is not restricted to one namespace,
                 although `namespace_label` asks for that: then nothing was sent.
             TooManySeries: the answer at a single instant is larger than `max_body_bytes`.
         """
-        namespace = self._namespace(query.query)
         ends_at_s = self._ends_at_s(deadline_s)
         waiting = list(reversed(split(query)))
         pieces = []
         while waiting:
             piece = waiting.pop()
+            asker = self._places.asker(piece.query, piece.n_times)
             try:
-                answer = await self._ask("query_range", piece.form, ends_at_s, namespace)
+                answer = await self._ask("query_range", piece.form, ends_at_s, asker)
             except _BodyTooLargeError:
                 if piece.n_times == 1:
                     raise self._too_large() from None
@@ -155,11 +163,11 @@ class PrometheusClient:
         """The answer at one instant, as a matrix of one column.
 
         Raises:
-            PrometheusUnavailable, QueryRejected, TooManySeries: as `range`.
+            PrometheusUnavailable, QueryBudgetSpent, QueryRejected, TooManySeries: as `range`.
         """
-        namespace = self._namespace(query.query)
+        asker = self._places.asker(query.query, 1)
         try:
-            answer = await self._ask("query", query.form, self._ends_at_s(deadline_s), namespace)
+            answer = await self._ask("query", query.form, self._ends_at_s(deadline_s), asker)
         except _BodyTooLargeError:
             raise self._too_large() from None
         return await self._read(partial(read_vector, query=query), answer)
@@ -187,40 +195,35 @@ class PrometheusClient:
     def _ends_at_s(self, deadline_s: float | None) -> float | None:
         return None if deadline_s is None else self._monotonic_s() + deadline_s
 
-    def _namespace(self, query: str) -> str | None:
-        """Whose query it is, where namespaces are told apart: found in what is sent, so that no caller can forget it.
-
-        Raises:
-            QueryRejected: the query could read more than one namespace.
-        """
-        label = self.datasource.namespace_label
-        return None if label is None else namespace_of(query, label)
-
-    @contextlib.asynccontextmanager
-    async def _place(self, namespace: str | None) -> AsyncIterator[None]:
-        """One of the datasource's places, and before that one of the namespace's own."""
-        if namespace is None:
-            async with self._places:
-                yield
-            return
-        turns = self._turns.setdefault(namespace, asyncio.Semaphore(PER_NAMESPACE))
-        async with turns, self._places:
-            yield
-
     async def _ask(
         self,
         path: str,
         form: Callable[[float], dict[str, str]],
         ends_at_s: float | None,
-        namespace: str | None = None,
+        asker: Asker | None = None,
+    ) -> bytes:
+        """The body of the first 200; without a deadline, once the query can be paid for."""
+        if ends_at_s is not None:
+            return await self._ask_until(path, form, ends_at_s, asker)
+        gives_up_at_s = self._monotonic_s() + PATIENCE_S
+        while True:
+            try:
+                ends_at_s = self._monotonic_s() + ATTEMPTS * self.datasource.timeout_s
+                return await self._ask_until(path, form, ends_at_s, asker)
+            except QueryBudgetSpent as error:
+                pause_s = error.retry_after_s or 0.0
+                if self._monotonic_s() + pause_s > gives_up_at_s:
+                    raise
+                await self._sleep(max(1.0, pause_s))
+
+    async def _ask_until(
+        self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float, asker: Asker | None
     ) -> bytes:
         """The body of the first 200; everything else is an error, after three attempts where that may help."""
-        if ends_at_s is None:
-            ends_at_s = self._monotonic_s() + ATTEMPTS * self.datasource.timeout_s
         for attempt in range(1, ATTEMPTS + 1):
             answer: _Answer | None = None
             try:
-                answer = await self._attempt(path, form, ends_at_s, namespace)
+                answer = await self._attempt(path, form, ends_at_s, asker)
                 if answer.status == 200:
                     return answer.body
                 failure = read_error(answer.status, answer.body, retry_after_s=answer.retry_after_s)
@@ -237,14 +240,14 @@ class PrometheusClient:
         raise self._named(failure) from failure.__cause__
 
     async def _attempt(
-        self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float, namespace: str | None
+        self, path: str, form: Callable[[float], dict[str, str]], ends_at_s: float, asker: Asker | None
     ) -> _Answer:
         """One request in one of the places; the time spent waiting for the place counts."""
         if self._session is None:
             raise RuntimeError("use the client in `async with`")
         failure: Exception
         try:
-            async with asyncio.timeout(max(0.0, ends_at_s - self._monotonic_s())), self._place(namespace):
+            async with asyncio.timeout(max(0.0, ends_at_s - self._monotonic_s())), self._places.taken(asker):
                 timeout_s = min(float(self.datasource.timeout_s), ends_at_s - self._monotonic_s())
                 async with asyncio.timeout(timeout_s):
                     return await self._post(path, form(timeout_s), timeout_s)
@@ -269,6 +272,8 @@ class PrometheusClient:
             ssl=self._credentials.tls(),
             server_hostname=tls.server_name if tls else None,
         ) as response:
+            if response.status < 500:
+                self._places.answered()
             limit = self.datasource.max_body_bytes if response.status == 200 else MAX_ERROR_BYTES
             try:
                 body = await _read_body(response, limit)

@@ -81,6 +81,8 @@ class Datasource(_Model):
     tenant: Tenant | None = None
     namespace_label: LabelName | None = None
     """Confines each manifest to its namespace: every selector of its queries gets `<this label>="<its namespace>"`."""
+    namespace_query_time_s: Seconds = Field(default=60, ge=1, le=86_400, alias="namespace_query_time")
+    """Query time that each namespace may take in a minute: 60 s is one request in flight on the whole."""
     namespaces: Annotated[tuple[Namespace, ...], Field(min_length=1, max_length=1000)] | None = None
     """Who may name this datasource at all, for one with a login or a tenant of its own; absent means everyone."""
     concurrency: int = Field(default=4, ge=1, le=MAX_CONCURRENCY)
@@ -119,6 +121,8 @@ class Datasource(_Model):
     def _label_that_tells_apart(self) -> Self:
         if self.namespace_label == "__name__":
             raise ValueError("namespace_label is the label that holds the namespace, such as namespace, not __name__")
+        if self.namespace_label is None and "namespace_query_time_s" in self.model_fields_set:
+            raise ValueError("namespace_query_time needs namespace_label, which says whose query it is")
         return self
 
     def serves(self, namespace: str) -> bool:
