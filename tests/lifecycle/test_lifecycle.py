@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.lifecycle.simulated import DAY_S, HOUR_S, START_S, daily, detector, noise, simulated
 
 from foreshock.alerting.state import EndReason
 from foreshock.core.verdicts import Subject
+from foreshock.lifecycle import lines
+from foreshock.lifecycle.validate import MOST_CREEP
 
 SUBJECT = Subject("default", "checkout")
 
@@ -55,15 +58,22 @@ async def test_an_incident_of_six_hours_is_not_learned(tmp_path: Path) -> None:
         assert run.history.models(SUBJECT)[0].rows_excluded["incident"] >= 2 * 6 * HOUR_S / 600
 
 
-async def test_a_creep_of_one_deviation_a_day_becomes_an_incident_despite_daily_retraining(tmp_path: Path) -> None:
-    """The candidate that followed it is rejected, the champion stays, and fires within the ten days."""
+@pytest.mark.parametrize(("deviations_a_day", "until_day"), [(1.0, 20.0), (0.5, 26.0)])
+async def test_a_creep_becomes_an_incident_despite_daily_retraining(
+    tmp_path: Path, deviations_a_day: float, until_day: float
+) -> None:
+    """At one training deviation a day within ten days; at half of one, no candidate follows it further than five."""
 
     def latency(times_s: np.ndarray) -> np.ndarray:
-        days = np.clip((times_s - START_S) / DAY_S - 10.0, 0.0, 10.0)
-        return _healthy(times_s) + 2.0 * np.floor(days)
+        days = np.maximum((times_s - START_S) / DAY_S - 10.0, 0.0)
+        return _healthy(times_s) + 2.0 * deviations_a_day * np.floor(days)
 
     async with simulated(tmp_path, {"latency": latency}, since_s=START_S - 20 * DAY_S) as run:
         run.engine.put(detector(training={"window": "14d"}))
-        await run.to_day(20.5)
-        assert any("crept" in str(one.details.get("why")) for one in run.history.models(SUBJECT))
+        await run.to_day(until_day)
         assert run.history.incidents()
+        models = [each for each in run.history.models(SUBJECT) if each.stage != lines.REJECTED]
+        followed = [each.details["validation"] for each in models]
+        assert all(each["crept"] <= MOST_CREEP or each["adapting"] for each in followed)
+        if deviations_a_day < 1.0:
+            assert any("crept" in str(each.details.get("why")) for each in run.history.models(SUBJECT))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foreshock.lifecycle.validate import Findings, over_budget
+from foreshock.lifecycle.validate import Findings, misses_known, over_budget
 
 
 def test_a_first_model_is_not_rejected_for_alarms_that_may_be_an_incident() -> None:
@@ -19,3 +19,17 @@ def test_more_alarms_than_chance_and_than_the_champion_reject(
     """Poisson, 1 %: of 0.14 allowed, three are no chance and one may be; a champion that had as many is no better."""
     found = Findings(alarms=alarms, champion_alarms=champion_alarms, expected_alarms=0.14, has_champion=True)
     assert (over_budget(found) is not None) is objects
+
+
+@pytest.mark.parametrize(
+    ("lost", "by_chance", "confirmed", "objects"),
+    [(2, 0.1, 0, True), (2, 3.0, 0, False), (4, 3.0, 0, True), (1, 3.0, 1, True)],
+)
+def test_incidents_that_a_budget_explains_are_no_loss(
+    lost: int, by_chance: float, confirmed: int, *, objects: bool
+) -> None:
+    """Two alarms of three weeks that a candidate does not repeat are what one a week means; a confirmed one never is."""
+    found = Findings(
+        known=lost, known_lost=lost, known_by_chance=by_chance, confirmed_lost=confirmed, has_champion=True
+    )  # fmt: skip
+    assert (misses_known(found) is not None) is objects

@@ -56,7 +56,10 @@ class Ensemble:
         for kind in kinds:
             # the channel that sees most has the whole budget, the others share what its caution leaves (decision 0008)
             whole = kind is Together or len(kinds) == 1
-            share = replace(lesson, false_alarms_per_s=lesson.false_alarms_per_s / (1 if whole else len(kinds)))
+            budget = lesson.false_alarms_per_s / (1 if whole else len(kinds))
+            # of many metrics there is always one that moved: what is too small to count stays out (decision 0009)
+            rules = lesson.rules.without_minima() if vectors.shape[1] <= FEW_METRICS else lesson.rules
+            share = replace(lesson, rules=rules, false_alarms_per_s=budget)
             raw = _cross_scores(kind, vectors, folds, share, teaches)
             channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
             calibration = calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,9 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
     baseline = fit_baseline(frame, teaches, loads, course.periods_s, course.time_zone, course.schema)
     lesson = Lesson(course.schema, course.rules, course.false_alarms_per_s, baseline.precision, course.seed)
     ensemble = Ensemble.fit(course.algorithm, vectors[usable], folds[usable], lesson, teaches[usable])
+    every = replace(lesson, rules=course.rules.without_minima())
     screen = Screen(
-        Level.fit(vectors[usable], lesson), Correlation.fit(vectors[usable], lesson) if len(frame.metrics) > 1 else None
+        Level.fit(vectors[usable], every), Correlation.fit(vectors[usable], every) if len(frame.metrics) > 1 else None
     )
     cheap = screen.score(vectors[usable], course.rules)
     quantiles = np.quantile(cheap, 1.0 - SCREEN_SHARES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,14 @@ class Rules:
     def stack(cls, members: Sequence[Rules]) -> Rules:
         """The rules of a fleet, one row a member."""
         return cls(*(np.stack([getattr(member, name) for member in members]) for name in cls.__slots__))
+
+    def without_minima(self) -> Rules:
+        """The same sides and ranges, and no deviation is too small: by these a model learns what is rare.
+
+        What is rarely large enough to count would have no tail to read. A minimum then only ever takes alarms away.
+        """
+        none = np.zeros_like(self.min_deviation)
+        return replace(self, min_deviation=none, min_relative_deviation=none)
 
     def take(self, rows: NDArray[np.int64]) -> Rules:
         """The rules of some members of a fleet."""

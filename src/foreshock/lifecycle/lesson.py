@@ -91,7 +91,8 @@ def lessons_of(
 ) -> dict[Group, Lesson]:
     """One lesson for each group that was measured."""
     factor = precision_of(incidents).factor
-    shaken, tail_s = _is_shaken(watch, judging, incidents, now_s), watch.schema.long_steps * watch.schema.step_s
+    shaken = _is_shaken(watch, judging, incidents, now_s)
+    tail_s = watch.schema.window_s + watch.spec.keep_firing_for
     lessons: dict[Group, Lesson] = {}
     for group, frame in frames.items():
         subject = Subject(watch.subject.namespace, watch.subject.name, group)
