@@ -28,7 +28,7 @@ def test_more_alarms_than_chance_and_than_the_champion_reject(
 def test_incidents_that_a_budget_explains_are_no_loss(
     lost: int, by_chance: float, confirmed: int, *, objects: bool
 ) -> None:
-    """Two alarms of three weeks that a candidate does not repeat are what one a week means; a confirmed one never is."""
+    """Two alarms of three weeks are what a budget of one a week means; a confirmed one is always a loss."""
     found = Findings(
         known=lost, known_lost=lost, known_by_chance=by_chance, confirmed_lost=confirmed, has_champion=True
     )  # fmt: skip
