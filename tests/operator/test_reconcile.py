@@ -11,6 +11,7 @@ from foreshock.core.verdicts import Cause, Contribution, Ignorance, Subject
 from foreshock.engine.cohort import Revision
 from foreshock.engine.cycle import FAILED_CYCLES
 from foreshock.engine.watch import Mark
+from foreshock.lifecycle.drift import Drift
 from foreshock.lifecycle.learnt import Learnt
 from foreshock.lifecycle.standing import Standing, Trouble
 from foreshock.manifests.conditions import REASONS, Because, Condition, ConditionStatus, ConditionType, DetectorStatus
@@ -26,6 +27,9 @@ NOTHING = Learnt(SUBJECT, "its queries have returned nothing so far", 0.0, ready
 PEAK = Peak(1_759_999_000, 4.2, Cause.SCORE, (Contribution("pool_wait", 0.7), Contribution("latency", 0.3)))
 INCIDENT = OpenIncident("a" * 32, 1_759_998_000, 2.0, PEAK.contributions, PEAK, "critical", fired_at_s=1_759_998_000)
 FIRING = ((SUBJECT, INCIDENT),)
+
+
+DRIFT = Drift("latency", "level", 3.0, 1.2, 1_700_000_000)
 
 
 def said(standing: Standing | None, **observed: object) -> dict[str, tuple[str, str]]:
@@ -45,6 +49,8 @@ def unknown(reason: Ignorance, message: str = "why") -> Mark:
         (None, "Anomalous", ("Unknown", "Pending")),
         (Standing(mark=Mark(1, 0, 0), revision=FULL), "Ready", ("True", "AllWell")),
         (Standing(mark=Mark(1, 0, 0), revision=FULL), "Anomalous", ("False", "Normal")),
+        (Standing(mark=Mark(1, 0, 0), revision=FULL, drift=DRIFT), "ModelReady", ("True", "Drifted")),
+        (Standing(mark=Mark(1, 0, 0), revision=FULL, drift=DRIFT), "Ready", ("True", "AllWell")),
         (Standing(mark=Mark(1, 1, 0), revision=FULL), "Anomalous", ("False", "PendingFor")),
         (Standing(mark=Mark(1, 1, 0), revision=FULL, firing=FIRING), "Anomalous", ("True", "Score")),
         (Standing(mark=unknown(Ignorance.STALE), revision=FULL, firing=FIRING), "Anomalous", ("True", "Score")),

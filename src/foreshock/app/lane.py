@@ -110,7 +110,16 @@ class Lane:
             surroundings=parts.surroundings, neighbours_across=settings.neighbours == "cluster",
         )  # fmt: skip
         trainer = Trainer(self.client, parts.artifacts, parts.revisions, parts.executor)
-        self.learning = Learning(trainer, parts.clock, parts.metrics, self.watches, parts.changed, self._adapted.extend)
+        self.learning = Learning(
+            trainer, parts.clock, parts.metrics, self.watches, parts.changed, self._adapted.extend, self._is_open
+        )
+
+    def _is_open(self, detector: Subject) -> bool:
+        """Whether anything of a detector is anomalous: then its incident decides what is learnt, and when."""
+        return any(
+            state.incident is not None and (each.namespace, each.name) == (detector.namespace, detector.name)
+            for each, state in self.parts.states.items()
+        )
 
     def order(self, subject: Subject, wanted: AnomalyDetector | Leave) -> None:
         """Take effect between two cycles; the newest order counts, and who left and came back does both."""
@@ -142,6 +151,7 @@ class Lane:
             failed_cycles=watch.failed_cycles,
             learnt=known.learnt,
             trouble=known.trouble,
+            drift=known.drift,
             revision=next((revision for revision in revisions if revision is not None), None),
             firing=tuple(firing),
             extractor_away=self._extractor_away,

@@ -16,7 +16,8 @@ from foreshock.core.clock import Clock
 from foreshock.core.errors import Damaged, ForeshockError, LeaseLost
 from foreshock.core.verdicts import Subject
 from foreshock.engine.watch import Watch
-from foreshock.lifecycle.learnt import NEVER_S, Learnt
+from foreshock.lifecycle.drift import Drift
+from foreshock.lifecycle.learnt import NEVER_S, Learnt, spread
 from foreshock.lifecycle.lines import SHADOW
 from foreshock.lifecycle.standing import Trouble
 from foreshock.lifecycle.trainer import Trainer
@@ -24,6 +25,7 @@ from foreshock.manifests.conditions import Because
 
 _IDLE_S, _DAY_S = 0.5, 86_400.0
 _SOON_S, _LATER_S = 60.0, 600.0  # after a failure that may pass, and after one that will not by itself
+_LOOK_EVERY_S = 3 * 3_600.0
 _FAILED = Because.TRAINING_FAILED.value
 _KILLED = (
     "The process that trains was killed, most likely for want of memory: raise the memory limit, or ask for fewer "
@@ -39,6 +41,7 @@ class Known:
     learnt: Learnt | None = None
     trouble: Trouble | None = None
     damage: Trouble | None = None  # the active revision cannot be read, until another one was trained
+    drift: Drift | None = None  # why a successor is being learnt before it is due, until one judges
     logged: str = ""
 
 
@@ -52,10 +55,12 @@ class Learning:
     watches: Mapping[Subject, Watch]
     changed: Callable[[Subject], None]  # something else is to be said of this detector
     adapted: Callable[[tuple[Subject, ...]], None] = lambda _: None  # their incidents turned out to be the new normal
+    is_open: Callable[[Subject], bool] = lambda _: False  # whether an incident of this detector goes on
     _anew: set[Subject] = field(default_factory=set)  # a candidate that waits is not worth waiting for
     _hurried_s: dict[Subject, float] = field(default_factory=dict)  # when a lasting change was last a reason to train
     _to_restore: deque[Subject] = field(default_factory=deque)
     _train_at_s: dict[Subject, float] = field(default_factory=dict)
+    _look_at_s: dict[Subject, float] = field(default_factory=dict)  # when to look for drift
     _known: dict[Subject, Known] = field(default_factory=dict)
     _came: asyncio.Event = field(default_factory=asyncio.Event)
     _restored: asyncio.Event = field(default_factory=asyncio.Event)  # nobody waits to be restored
@@ -99,6 +104,7 @@ class Learning:
         self._anew.discard(subject)
         self.metrics.forget_detector(subject.detector)
         self._train_at_s.pop(subject, None)
+        self._look_at_s.pop(subject, None)
         self._known.pop(subject, None)
 
     def known(self, subject: Subject) -> Known:
@@ -133,8 +139,41 @@ class Learning:
             due = min(self._train_at_s, key=self._train_at_s.__getitem__, default=None)
             if due is not None and self._train_at_s[due] <= now_s:
                 await self._learn(self.watches[due], now_s)
+                continue
+            look = min(self._look_at_s, key=self._look_at_s.__getitem__, default=None)
+            if look is not None and self._look_at_s[look] <= now_s:
+                await self._look_for_drift(self.watches[look], now_s)
             else:
                 await self.clock.sleep(_IDLE_S)
+
+    async def _look_for_drift(self, watch: Watch, now_s: float) -> None:
+        """Learn before it is due where the service has moved for hours; what cannot be read is looked at later."""
+        subject = watch.subject
+        self._look_at_s[subject] = now_s + _LOOK_EVERY_S
+        if self.is_open(subject):
+            return
+        try:
+            drift = await self.trainer.drifted(watch, now_s)
+        except LeaseLost:
+            raise
+        except ForeshockError as error:
+            _log.warning("drift was not looked for", detector=str(subject), reason=error.reason, message=str(error))
+            return
+        except BrokenExecutor:
+            _log.warning("drift was not looked for", detector=str(subject), reason=_FAILED, message=_KILLED)
+            return
+        except Exception:  # noqa: BLE001 - as for a training
+            _log.exception("looking for drift failed", detector=str(subject))
+            return
+        if drift is None or self.watches.get(subject) is not watch:
+            return
+        self.metrics.show(telemetry.DRIFT, drift.ratio, subject.detector)
+        if drift.ratio > 1.0 and now_s - self._hurried_s.get(subject, -_DAY_S) >= _DAY_S:
+            self.metrics.count(telemetry.DRIFT_TRAININGS)
+            self._known.setdefault(subject, Known()).drift = drift
+            self.say(subject, f"{drift}: its successor is learnt now")
+            self.settle_change(subject, now_s)
+            self.changed(subject)
 
     async def _restore(self, watch: Watch, now_s: float) -> None:
         subject = watch.subject
@@ -171,10 +210,11 @@ class Learning:
     async def _learn(self, watch: Watch, now_s: float) -> None:
         began_s = self.clock.monotonic_s()
         anew = watch.subject in self._anew
+        drift = self.known(watch.subject).drift if anew else None
         self._anew.discard(watch.subject)
         try:
             with self.metrics.running(telemetry.TRAININGS_RUNNING):
-                learnt = await self.trainer.learn(watch, now_s, anew=anew)
+                learnt = await self.trainer.learn(watch, now_s, anew=anew, drift=drift)
         except LeaseLost:  # no trouble of this detector: whoever leads now trains it
             raise
         except ForeshockError as error:
@@ -217,6 +257,12 @@ class Learning:
         known = self._known.setdefault(subject, Known())
         if learnt is not None and learnt.ready:
             known.damage = None
+            if watch.spec.training.drift_detection == "enabled" and learnt.next_s != NEVER_S:
+                self._look_at_s.setdefault(subject, self.clock.now_s() + _LOOK_EVERY_S * spread(subject))
+            else:
+                self._look_at_s.pop(subject, None)
+        if learnt is not None and (learnt.newest is None or learnt.newest[1] != SHADOW):
+            known.drift = None  # a successor judges, or was not good enough
         known.trouble = _both(known.damage, trouble)
         if learnt is not None:
             known.learnt = learnt

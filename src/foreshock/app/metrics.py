@@ -76,7 +76,7 @@ class Metrics:
 
     def forget_detector(self, detector: str, *metrics: telemetry.Metric) -> None:
         """Show nothing more of a detector in these gauges, or in all that carry its name alone."""
-        for metric in metrics or (telemetry.PRECISION, telemetry.WARM_UP, telemetry.WARM_UP_END):
+        for metric in metrics or (telemetry.PRECISION, telemetry.WARM_UP, telemetry.WARM_UP_END, telemetry.DRIFT):
             family = self._families[metric]
             if (detector,) in family._metrics:  # noqa: SLF001 - `remove` has no way to ask, and raises
                 family.remove(detector)

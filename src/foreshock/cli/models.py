@@ -210,6 +210,8 @@ def _sentences(record: ModelRecord) -> str:
     if record.stage == lines.RETIRED and not record.details.get("withdrawn"):
         return ""
     said = [str(record.details.get("why", ""))]
+    if record.details.get("drift"):
+        said.append(f"learnt early because {record.details['drift']}")
     if record.stage == lines.ACTIVE and record.rows_excluded:
         said.append("left out " + ", ".join(f"{rows:,} {reason}" for reason, rows in record.rows_excluded.items()))
     if lines.is_provisional(record):
@@ -270,6 +272,7 @@ def _document(record: ModelRecord) -> dict[str, Any]:
         "training_window": {"start": rfc3339(record.trained_from_s), "end": rfc3339(record.trained_to_s)},
         "rows_used": record.rows_used,
         "rows_excluded": dict(record.rows_excluded),
+        "drift": details.get("drift"),
         "validation": details.get("validation"),
         "threshold_factor": float(details.get("threshold_factor", 1.0)),
         "created_at": rfc3339(int(record.created_s)),

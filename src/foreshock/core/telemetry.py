@@ -72,6 +72,13 @@ WARM_UP: Final = Metric(
 WARM_UP_END: Final = Metric(
     "foreshock_warm_up_end_timestamp_seconds", "gauge", "When the warm-up of a detector should be over.", ("detector",)
 )
+DRIFT: Final = Metric(
+    "foreshock_drift_ratio", "gauge", "The largest lasting move of a detector, over what its history explains.",
+    ("detector",),
+)  # fmt: skip
+DRIFT_TRAININGS: Final = Metric(
+    "foreshock_drift_trainings_total", "counter", "Trainings before they were due, because a service had moved."
+)
 MODEL_LOAD_FAILURES: Final = Metric(
     "foreshock_model_load_failures_total", "counter", "Models that could not be restored, by reason.", ("reason",)
 )
@@ -116,7 +123,7 @@ METRICS: Final = (
     SCORE, DETECTORS, EXPECTED_FALSE, TRAININGS_RUNNING, TRAINING_SECONDS, MODEL_LOAD_FAILURES, DELIVERIES,
     SINK_ERRORS, OUTBOX_PENDING, OUTBOX_OLDEST, STORE_UNAVAILABLE, DROPPED, LEADER, STATUS_WRITES, WATCH_RELISTS,
     WATCH_OBJECTS, WATCH_EVENTS, EXTRACTOR_FALLBACKS, EXTRACTOR_UP, CANDIDATES, PRECISION, WARM_UP, WARM_UP_END,
-    NAMESPACE_QUERY_SECONDS,
+    NAMESPACE_QUERY_SECONDS, DRIFT, DRIFT_TRAININGS,
 )  # fmt: skip
 
 # Those of `foreshock extractor`, a process of its own

@@ -122,12 +122,12 @@ def _held_out(
         )
         first = max(0, int(inside[0]) - course.schema.context_steps)
         rows = frame.rows(first, int(inside[-1]) + 1)
-        expected, usual = baseline.expect(rows, _recent_level(frame, baseline)[first : first + rows.n_times])
+        expected, usual = baseline.expect(rows, recent_level(frame, baseline)[first : first + rows.n_times])
         parts.append(describe(rows, course.schema, expected, usual, baseline.explained_by, int(inside[0]) - first))
     return np.concatenate(parts)
 
 
-def _recent_level(frame: Frame, baseline: Baseline) -> Array:
+def recent_level(frame: Frame, baseline: Baseline) -> Array:
     """The level that a daily retraining would have known at each row (n_times, n_metrics): that of the days before."""
     expected, _ = baseline.expect(frame, np.zeros((1, len(frame.metrics))))
     rest = frame.values - expected

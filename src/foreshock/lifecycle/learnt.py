@@ -138,5 +138,9 @@ def left_shadow(watch: Watch, record: ModelRecord, outcome: str, now_s: float) -
 
 def jittered_s(watch: Watch) -> float:
     """Up to a tenth sooner than `retrain_interval`, always the same of a detector: a fleet does not train at once."""
-    digest = hashlib.sha256(watch.subject.detector.encode()).digest()
-    return watch.spec.training.retrain_interval * (1.0 - 0.1 * int.from_bytes(digest[:4]) / 2**32)
+    return watch.spec.training.retrain_interval * (1.0 - 0.1 * spread(watch.subject))
+
+
+def spread(subject: Subject) -> float:
+    """Where a detector stands among all, 0 to 1."""
+    return int.from_bytes(hashlib.sha256(subject.detector.encode()).digest()[:4]) / 2**32

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.detectors.model import Model
 from foreshock.engine.groups import Group
 from foreshock.engine.watch import Watch
+from foreshock.lifecycle.drift import Drift, Reference, reference_of
 from foreshock.lifecycle.feedback import TRUE_POSITIVE, precision_of, rows_of, stretched
 from foreshock.lifecycle.train import maintenance_rows, rules_of, teaching_rows, train_revision, warm_share
 from foreshock.lifecycle.validate import (
@@ -50,10 +52,19 @@ class Lesson:
     known: tuple[Known, ...]
     adapting: bool
     shaken: bool
+    moved_since_s: float  # of a drift that is learnt: what was before it is no measure
 
 
-def fit_and_examine(lesson: Lesson) -> tuple[Model, Findings | None]:
-    """A candidate, and what became of it beside the champion; costs two fits and the replay of a day.
+class Fitted(NamedTuple):
+    """A candidate, what became of it beside the champion, and what drift is measured against later."""
+
+    model: Model
+    findings: Findings | None = None
+    reference: Reference | None = None
+
+
+def fit_and_examine(lesson: Lesson) -> Fitted:
+    """A candidate and its examination; costs two fits and the replay of a day.
 
     Raises:
         NotEnoughHistory: of `train_revision`.
@@ -67,16 +78,20 @@ def fit_and_examine(lesson: Lesson) -> tuple[Model, Findings | None]:
     model = stretched(fit(taught, lesson.fired), lesson.factor)
     model = replace(model, availability=np.isfinite(frame.values).mean(axis=0))
     if not lesson.warm_up.is_over:
-        return model, None
+        return Fitted(model)
+    rules = rules_of(spec.named_metrics)
+    # a tenth longer than what separates a change from an incident: a level is learnt once it is that of most of a day
+    reference = reference_of(model, rules, taught, int(1.1 * spec.training.persistence))
     try:
         probe = fit(without(taught, held_out(frame)), lesson.fired)
     except NotEnoughHistory:
-        return model, None
+        return Fitted(model, None, reference)
     trial = Trial(
-        frame, rules_of(spec.named_metrics), spec.false_alarm_budget.per_s / max(1, lesson.n_groups), lesson.known,
-        lesson.adapting, lesson.shaken,
+        frame, rules, spec.false_alarm_budget.per_s / max(1, lesson.n_groups), lesson.known,
+        lesson.adapting, lesson.shaken, lesson.moved_since_s,
     )  # fmt: skip
-    return model, examine(model, stretched(probe, lesson.factor), lesson.champion, trial, anchor=lesson.anchor)
+    findings = examine(model, stretched(probe, lesson.factor), lesson.champion, trial, anchor=lesson.anchor)
+    return Fitted(model, findings, reference)
 
 
 def lessons_of(
@@ -87,6 +102,7 @@ def lessons_of(
     anchors: Mapping[Group, Model],
     adapting: frozenset[Subject],
     warm_up: WarmUp,
+    drift: Drift | None,
     now_s: float,
 ) -> dict[Group, Lesson]:
     """One lesson for each group that was measured."""
@@ -100,6 +116,7 @@ def lessons_of(
         lessons[group] = Lesson(
             watch.spec, frame, *rows, warm_up, len(frames), factor, champion(watch, group), anchors.get(group),
             _known(incidents, subject, now_s), subject in adapting, shaken,
+            drift.since_s if drift is not None else 0.0,
         )  # fmt: skip
     return lessons
 

@@ -12,6 +12,7 @@ from foreshock.core.policy import Objection, first_objection
 from foreshock.engine.groups import Group
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines
+from foreshock.lifecycle.drift import Drift
 from foreshock.lifecycle.lesson import Lesson, rows_counted
 from foreshock.lifecycle.validate import PROMOTE, Findings
 from foreshock.lifecycle.warm_up import WarmUp
@@ -27,6 +28,7 @@ def candidate(
     digests: Mapping[Group, str],
     found: Findings | None,
     warm_up: WarmUp,
+    drift: Drift | None,
     now_s: float,
 ) -> ModelRecord:
     """The record of what was trained in one round; its revision is counted when it enters its line."""
@@ -51,6 +53,7 @@ def candidate(
             "provisional": not warm_up.is_over, "warm_share": warm_up.share,
             **({} if warm_up.is_over else {"warm_at_s": now_s + warm_up.left_s, "warm_lacks": warm_up.lacking}),
             **({} if warm_up.held_s is None else {"held_s": warm_up.held_s}),
+            **({} if drift is None else {"drift": str(drift)}),
             "schema": watch.schema.fingerprint, "budget": str(spec.false_alarm_budget),
             "threshold_factor": taught[0].factor, **_validated(found),
         },

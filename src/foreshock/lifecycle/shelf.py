@@ -14,6 +14,8 @@ from foreshock.engine.cohort import Revision
 from foreshock.engine.groups import Group
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines, promote
+from foreshock.lifecycle.drift import Reference
+from foreshock.lifecycle.lesson import Fitted
 from foreshock.store.records import Incident, ModelChange, ModelRecord, Notice
 
 Loaded = Sequence[tuple[Group, Model, str]]  # the models of all groups of a revision, each with its digest
@@ -73,11 +75,27 @@ class Shelf:
             loaded.append((group, load(arrays, facts["model"]), member["digest"]))
         return loaded
 
-    async def save(self, watch: Watch, models: Mapping[Group, Model]) -> dict[Group, str]:
+    async def references(self, record: ModelRecord, n_metrics: int) -> dict[Group, Reference]:
+        """What drift from a revision is measured against; nothing of one that an earlier version trained.
+
+        Raises:
+            Damaged: an artifact is not what its digest says.
+            StoreUnavailable: the store is away.
+
+        """
+        found: dict[Group, Reference] = {}
+        for member in record.details["members"]:
+            _, arrays = await asyncio.to_thread(self._artifacts.get, member["digest"])
+            if (reference := Reference.load(arrays, n_metrics)) is not None:
+                found[tuple((str(name), str(value)) for name, value in member["group"])] = reference
+        return found
+
+    async def save(self, watch: Watch, fitted: Mapping[Group, Fitted]) -> dict[Group, str]:
         """Write an artifact for each group; its digests. What no record comes to name is swept later."""
         digests: dict[Group, str] = {}
-        for group, model in models.items():
+        for group, (model, _, reference) in fitted.items():
             arrays, facts = dump(model)
+            arrays |= reference.dump() if reference is not None else {}
             document = {"algorithm": watch.spec.algorithm, "subject": watch.subject.detector, "model": facts}
             digests[group] = await asyncio.to_thread(self._artifacts.put, arrays, document)
         return digests

@@ -8,6 +8,7 @@ from foreshock.alerting.state import OpenIncident
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cohort import Revision
 from foreshock.engine.watch import Mark
+from foreshock.lifecycle.drift import Drift
 from foreshock.lifecycle.learnt import Learnt
 
 
@@ -29,6 +30,7 @@ class Standing:
     failed_cycles: int = 0  # in a row
     learnt: Learnt | None = None
     trouble: Trouble | None = None
+    drift: Drift | None = None  # why a successor is being learnt before it is due
     revision: Revision | None = None  # what judges; of groups, that of the first one that has a model
     firing: tuple[tuple[Subject, OpenIncident], ...] = ()
     extractor_away: str = ""  # why the configured feature service does not take part; judging goes on without it

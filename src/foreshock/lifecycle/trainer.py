@@ -17,11 +17,12 @@ from foreshock.engine.gather import MetricSource
 from foreshock.engine.groups import Group, frames_of, most_series
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle import learnt, lines, promote
+from foreshock.lifecycle.drift import Drift, drift_of, needed_s
 from foreshock.lifecycle.feedback import precision_of
 from foreshock.lifecycle.learnt import Learnt
-from foreshock.lifecycle.lesson import Lesson, champion, fit_and_examine, lasting, lessons_of
+from foreshock.lifecycle.lesson import Fitted, Lesson, champion, fit_and_examine, lasting, lessons_of
 from foreshock.lifecycle.shelf import Artifacts, Revisions, Shelf
-from foreshock.lifecycle.train import rules_of
+from foreshock.lifecycle.train import DAY_S, rules_of
 from foreshock.lifecycle.validate import SHADOWED, Findings, Trial, beside
 from foreshock.lifecycle.warm_up import warm_up_of
 from foreshock.prometheus.requests import RangeQuery
@@ -76,17 +77,50 @@ class Trainer:
                 return record.name if await self._shelf.install(watch, record, loaded) else None
         return None
 
-    async def learn(self, watch: Watch, now_s: float, *, anew: bool = False) -> Learnt:
+    async def drifted(self, watch: Watch, now_s: float) -> Drift | None:
+        """What has moved furthest since the active revision learnt, of all groups; None where nothing can be said.
+
+        Nothing is said for a day after a training for this reason, while a candidate is in the shadow, and while a
+        revision is held that was brought back.
+
+        Raises:
+            ForeshockError: the last hours or the revision could not be read.
+
+        """
+        spec, records = watch.spec, await self._shelf.records(watch)
+        judging = lines.active(records)
+        if judging is None or not lines.fits(judging, spec) or lines.shadow(records) is not None:
+            return None
+        if lines.held_until_s(judging) > now_s:
+            return None
+        if any(one.details.get("drift") and now_s - one.created_s < DAY_S for one in records):
+            return None
+        references = await self._shelf.references(judging, len(watch.metrics))
+        models = {group: model for group in references if (model := champion(watch, group)) is not None}
+        if not models:
+            return None
+        length_s = max(needed_s(model, references[group]) for group, model in models.items())
+        frames = await self._history(watch, watch.rhythm.latest_s(now_s), length_s)
+        rules, loop = rules_of(spec.named_metrics), asyncio.get_running_loop()
+        found = [
+            await loop.run_in_executor(self._executor, drift_of, model, references[group], rules, frames[group])
+            for group, model in models.items()
+            if group in frames
+        ]
+        return max((one for one in found if one is not None), key=lambda one: one.ratio, default=None)
+
+    async def learn(self, watch: Watch, now_s: float, *, anew: bool = False, drift: Drift | None = None) -> Learnt:
         """Train a new revision on what Prometheus holds of `training.window`, one model a group.
 
-        While a candidate is in the shadow its time is waited for and then replayed, unless it is to be `anew`.
+        While a candidate is in the shadow its time is waited for and then replayed, unless it is to be `anew`. A
+        `drift` that was the reason is kept in the record.
 
         Raises:
             ForeshockError: the history could not be read, or the result not be kept.
 
         """
         spec = watch.spec
-        frames = await self._history(watch, watch.rhythm.latest_s(now_s))
+        frames = await self._history(watch, watch.rhythm.latest_s(now_s), spec.training.window)
         if not frames:
             return learnt.no_series(watch, now_s)
         incidents, records = await self._shelf.incidents(watch), await self._shelf.records(watch)
@@ -100,14 +134,14 @@ class Trainer:
             return learnt.too_short(watch, warm_up, judging, now_s)
         adapting = lasting(watch, frames, incidents, now_s) if warm_up.is_over else frozenset()
         anchors = await self._anchors(watch, lines.anchor(records, now_s)) if warm_up.is_over else {}
-        lessons = lessons_of(watch, frames, incidents, judging, anchors, adapting, warm_up, now_s)
-        models, found = await self._fit(lessons)
+        lessons = lessons_of(watch, frames, incidents, judging, anchors, adapting, warm_up, drift, now_s)
+        fitted, found = await self._fit(lessons)
         record = None
-        if models:
-            digests = await self._shelf.save(watch, models)
-            new = promote.candidate(watch, lessons, digests, found, warm_up, now_s)
+        if fitted:
+            digests = await self._shelf.save(watch, fitted)
+            new = promote.candidate(watch, lessons, digests, found, warm_up, drift, now_s)
             record = await self._shelf.change(
-                watch, new, [(group, model, digests[group]) for group, model in models.items()],
+                watch, new, [(group, one.model, digests[group]) for group, one in fitted.items()],
                 partial(promote.entered, new=new, found=found, now_s=now_s, shadow_s=spec.training.shadow),
                 partial(lines.superfluous, referenced=promote.referenced(incidents), now_s=now_s),
             )  # fmt: skip
@@ -115,17 +149,17 @@ class Trainer:
             return learnt.learning(watch, warm_up, now_s)
         return learnt.came_to(watch, record, frames, adapting, precision_of(incidents), now_s)
 
-    async def _fit(self, lessons: Mapping[Group, Lesson]) -> tuple[dict[Group, Model], Findings | None]:
+    async def _fit(self, lessons: Mapping[Group, Lesson]) -> tuple[dict[Group, Fitted], Findings | None]:
         """The models of those groups that had enough history, and what was found of all of them."""
-        loop, models, found = asyncio.get_running_loop(), dict[Group, Model](), None
+        loop, fitted, found = asyncio.get_running_loop(), dict[Group, Fitted](), None
         for group, lesson in lessons.items():
             try:
-                models[group], findings = await loop.run_in_executor(self._executor, fit_and_examine, lesson)
+                one = fitted[group] = await loop.run_in_executor(self._executor, fit_and_examine, lesson)
             except NotEnoughHistory:
                 continue
-            if findings is not None:
-                found = findings if found is None else found + findings
-        return models, found
+            if one.findings is not None:
+                found = one.findings if found is None else found + one.findings
+        return fitted, found
 
     async def _end_shadow(
         self, watch: Watch, record: ModelRecord, frames: Mapping[Group, Frame], now_s: float
@@ -154,8 +188,8 @@ class Trainer:
         except Damaged:
             return {}
 
-    async def _history(self, watch: Watch, to_s: int) -> dict[Group, Frame]:
-        from_s = to_s - watch.spec.training.window // watch.schema.step_s * watch.schema.step_s
+    async def _history(self, watch: Watch, to_s: int, length_s: int) -> dict[Group, Frame]:
+        from_s = to_s - length_s // watch.schema.step_s * watch.schema.step_s
         limit = most_series(watch.manifest)
         matrices = [
             await self._source.range(RangeQuery(metric.query, from_s, to_s, watch.schema.step_s, limit))

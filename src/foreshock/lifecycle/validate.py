@@ -101,6 +101,7 @@ class Trial:
     known: tuple[Known, ...] = ()
     adapting: bool = False
     shaken: bool = False
+    moved_since_s: float = 0.0  # where a drift is learnt: the alarms of rows before it are no measure
 
 
 def is_shaken(n_incidents: int, expected: float) -> bool:
@@ -145,6 +146,7 @@ def examine(
     frame, rows = trial.frame, held_out(trial.frame)
     incident = _within(frame, trial.known)
     looked = rows & _since_change(trial) if trial.adapting else rows & ~incident
+    looked &= frame.times_s >= trial.moved_since_s
     fired = fires(replace(probe, availability=candidate.availability), trial.rules, frame, rows)
     before = fires(champion, trial.rules, frame, rows) if champion is not None else fired
     crept, crept_metric = _creep(candidate, anchor, trial)

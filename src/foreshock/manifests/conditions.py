@@ -50,6 +50,7 @@ class Because(StrEnum):
     DATA_FLOWS = "DataFlows"
     EXTRACTOR_UNAVAILABLE = "ExtractorUnavailable"
     MODEL_ACTIVE = "ModelActive"
+    DRIFTED = "Drifted"
     NO_SUCH_REVISION = "NoSuchRevision"
     TRAINING_FAILED = "TrainingFailed"
     DELIVERING = "Delivering"
@@ -111,6 +112,7 @@ REASONS: Mapping[ConditionType, Mapping[str, str]] = MappingProxyType(
         ConditionType.MODEL_READY: {
             **_PENDING,
             Because.MODEL_ACTIVE: "The revision in status.activeModel judges.",
+            Because.DRIFTED: "It judges, and its successor is learnt before it is due: the message says what moved.",
             **_SUSPENDED,
             **_MODEL,
         },

@@ -213,6 +213,8 @@ def _model(observed: Observed) -> Fact:
     if revision is not None and not revision.provisional:
         learnt_from = f"{rfc3339(revision.trained_from_s)} to {rfc3339(revision.trained_to_s)}"
         also = f" The last training failed: {trouble.message}" if trouble is not None else ""
+        if standing.drift is not None:
+            return Fact(TRUE, Because.DRIFTED, f"{_capital(str(standing.drift))}; its successor is being learnt.{also}")
         return Fact(TRUE, Because.MODEL_ACTIVE, f"{revision.name} judges; it learnt from {learnt_from}.{also}")
     if trouble is not None:
         if trouble.reason == Because.NO_SUCH_REVISION:
