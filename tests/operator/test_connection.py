@@ -49,6 +49,25 @@ async def test_a_token_that_is_no_longer_valid_may_be_well_again(
             await name_of(api)
 
 
+async def test_a_token_that_is_refused_is_read_again_at_once(
+    kubernetes: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """Row 29: where the file system hides the change, 401 is reason enough: the very request succeeds."""
+    token = kubernetes.token(namespace, "robot", ttl_s=600)
+    kubeconfig, file = with_token_file(kubernetes, tmp_path, "x" * len(token))
+    stamp = file.stat()
+    async with ApiServer(load_kubeconfig(kubeconfig)) as api:
+        with pytest.raises(KubernetesUnavailable, match="answered 401"):
+            await name_of(api)
+        file.write_text("y" * len(token))
+        os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        with pytest.raises(KubernetesUnavailable, match="answered 401"):
+            await name_of(api)
+        file.write_text(token)
+        os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert await name_of(api) == f"system:serviceaccount:{namespace}:robot"
+
+
 def test_a_token_is_read_once_a_minute_whatever_the_file_says_of_itself(tmp_path: Path) -> None:
     """A file system that shows no change of a mounted secret delays a rotation by a minute, and no more."""
     file, now_s = tmp_path / "token", 1000.0

@@ -13,6 +13,7 @@ from foreshock.core.verdicts import Subject
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.anomaly import anomaly_name
 from foreshock.manifests.model import model_name
+from foreshock.operator.reconcile import Said
 from foreshock.operator.resources import ANOMALIES, MODELS, Child, Seen, anomaly_of, child, model_of
 from foreshock.operator.watch import Kind, Reflector, Requests
 from foreshock.store.records import Feedback, Incident, ModelRecord
@@ -20,7 +21,8 @@ from foreshock.store.records import Feedback, Incident, ModelRecord
 MOST_MODELS = 6  # the active revision and the five before it
 MOST_ANOMALIES = 50  # of one detector, ended
 KEPT_S = 90 * 86_400.0  # as the database keeps incidents
-FIRING = "firing"
+FIRING, REJECTED = "firing", "Rejected"
+CANDIDATE_REJECTED = "CandidateRejected"  # the reason of the event
 _CONFLICT, _NOT_FOUND = 409, 404
 
 
@@ -47,6 +49,7 @@ class Children:
     counted: Callable[[str, str], None]
     _owned: dict[tuple[str, Subject], dict[str, Child]] = field(default_factory=dict)
     _verdicts: dict[Subject, dict[str, Child]] = field(default_factory=dict)  # to be written into the database
+    _pins: dict[Subject, int] = field(default_factory=dict)  # as the models that are shown say it
     _moved: set[Subject] = field(default_factory=set)  # of these an incident began or ended
     _reflectors: tuple[Reflector[Child], ...] = ()
 
@@ -82,9 +85,10 @@ class Children:
         """The owner is gone; garbage collection takes the rest."""
         self._moved.discard(subject)
         self._verdicts.pop(subject, None)
+        self._pins.pop(subject, None)
 
-    async def sync(self, owner: Seen, standing: Standing) -> bool:
-        """Write what differs; False where it could not be done now and should be tried again.
+    async def sync(self, owner: Seen, standing: Standing, say: Callable[[Seen, Said], None]) -> bool:
+        """Write what differs; False where it could not be done now and should be tried again. `say` tells people.
 
         Raises:
             KubernetesUnavailable, StoreUnavailable: try again later.
@@ -93,16 +97,7 @@ class Children:
         if not all(each.is_complete for each in self._reflectors):
             return False
         await self._keep_verdicts(owner.subject)
-        models = self._owned.get((MODELS.name, owner.subject), {})
-        stages = {each.name: each.state for each in models.values()}
-        wanted = {}
-        if standing.learnt is not None and standing.learnt.newest is not None:
-            name, stage = standing.learnt.newest
-            wanted[_resource_of(owner.subject, name)] = stage
-        if standing.revision is not None:
-            wanted[_resource_of(owner.subject, standing.revision.name)] = "Active"
-        if any(stages.get(name) != stage for name, stage in wanted.items()):
-            await self._sync_models(owner, models)
+        await self._show_models(owner, standing, say)
         known = self._owned.get((ANOMALIES.name, owner.subject), {})
         firing = {anomaly_name(owner.subject.name, each.incident_id) for _, each in standing.firing}
         shown = {each.name for each in known.values() if each.state == FIRING}
@@ -122,11 +117,33 @@ class Children:
                 del given[incident]
         self._verdicts.pop(subject, None)
 
+    async def _show_models(self, owner: Seen, standing: Standing, say: Callable[[Seen, Said], None]) -> None:
+        """Bring the models up to date where a stage or a pin has changed, and tell of a candidate that failed."""
+        subject, known = owner.subject, self._owned.get((MODELS.name, owner.subject), {})
+        stages = {each.name: each.state for each in known.values()}
+        wanted = {}
+        if standing.learnt is not None and standing.learnt.newest is not None:
+            name, stage = standing.learnt.newest
+            wanted[_resource_of(subject, name)] = stage
+        failed = [name for name, stage in wanted.items() if stage == REJECTED != stages.get(name)]
+        if standing.revision is not None:
+            wanted[_resource_of(subject, standing.revision.name)] = "Active"
+        pin = owner.detector.spec.pinned_revision if owner.detector is not None else None
+        is_repinned = standing.revision is not None and self._pins.get(subject) != pin
+        if not is_repinned and all(stages.get(name) == stage for name, stage in wanted.items()):
+            return
+        await self._sync_models(owner, known)
+        self._pins.pop(subject, None)
+        if pin is not None:
+            self._pins[subject] = pin
+        if failed and standing.learnt is not None:
+            say(owner, Said("Warning", CANDIDATE_REJECTED, standing.learnt.message))
+
     async def _sync_models(self, owner: Seen, known: dict[str, Child]) -> None:
         records = (await asyncio.to_thread(self.records.models, owner.subject))[:MOST_MODELS]
         wanted = [model_of(record, owner, self.artifacts) for record in records]
         for document, status in reversed(wanted):
-            await self._write(MODELS, document, status, known, status["stage"])
+            await self._write(MODELS, document, status, known)
         names = {document["metadata"]["name"] for document, _ in wanted}
         for name in [name for name in known if name not in names]:
             await self._delete(MODELS, known[name])
@@ -142,7 +159,7 @@ class Children:
                 document, status = anomaly_of(incident, owner)
                 name = document["metadata"]["name"]
                 if incident.ended_at_s is None or name in known or self.clock.now_s() - incident.ended_at_s < KEPT_S:
-                    await self._write(ANOMALIES, document, status, known, status["state"])
+                    await self._write(ANOMALIES, document, status, known)
             names = {anomaly_name(subject.name, incident.incident_id) for incident in incidents}
             old_s = self.clock.now_s() - KEPT_S
             for each in list(known.values()):
@@ -153,13 +170,13 @@ class Children:
             raise
 
     async def _write(
-        self, kind: Kind, document: dict[str, Any], status: dict[str, Any], known: dict[str, Child], state: str
+        self, kind: Kind, document: dict[str, Any], status: dict[str, Any], known: dict[str, Child]
     ) -> None:
         """Create what is missing, and bring its status up to date; both are harmless when done twice."""
         metadata = document["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        now = known.get(name)
-        if now is not None and now.state == state:
+        now, wanted = known.get(name), child({**document, "status": status})
+        if now is not None and (now.state, now.why) == (wanted.state, wanted.why):
             return
         if now is None:
             try:

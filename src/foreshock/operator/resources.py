@@ -61,6 +61,7 @@ class Child:
     detector: str
     uid: str
     state: str  # stage or state; empty while its status was not written
+    why: int  # the digest of its status' message: that of a model says why it is in its stage
     ended_s: float | None = None
     incident: str = ""  # of an Anomaly
     verdict: str = ""  # what somebody wrote into its spec
@@ -146,7 +147,8 @@ def child(document: Mapping[str, Any]) -> Child:
     return Child(
         str(metadata.get("namespace", "")), str(metadata["name"]),
         str(spec.get("detector", "")), str(metadata.get("uid", "")),
-        str(status.get("stage") or status.get("state") or ""), parse_instant(ended) if ended else None,
+        str(status.get("stage") or status.get("state") or ""), hash(status.get("message", "")),
+        parse_instant(ended) if ended else None,
         str(spec.get("incident") or ""), str(spec.get("verdict") or ""), str(spec.get("note") or ""),
     )  # fmt: skip
 

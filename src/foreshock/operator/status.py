@@ -155,7 +155,7 @@ class Reporter:
             if not await self._write(key, now, plan):
                 return
         pace.failures = 0
-        if observed.standing is not None and not await self.children.sync(now, observed.standing):
+        if observed.standing is not None and not await self.children.sync(now, observed.standing, self.events.say):
             self._at(subject, self.every_s)
 
     async def _write(self, key: Key, now: Seen, plan: Plan) -> bool:
