@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,10 +16,12 @@ from tests.app.operators import World, eventually, install_definitions, manifest
 from tests.servers.kubernetes import ControlPlane, new_namespace, serving
 from tests.servers.shop import BROKEN, HEALTHY, TO_THE_FAULT_S
 
+from foreshock.app.operator import Operator
 from foreshock.app.settings import Overrides, Settings, load_settings
 from foreshock.core.verdicts import Subject
 from foreshock.operator.resources import ANOMALIES, DETECTORS, EVENTS, MODELS
 from foreshock.prometheus.local_server import LocalPrometheus
+from foreshock.store.history import History
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,11 @@ def settings(breaking_shop: LocalPrometheus, tmp_path: Path) -> Settings:
 
 
 async def test_the_story_of_one_detector(world: World, settings: Settings) -> None:
-    """Applied, it gets ready with a model; broken, status, Anomaly and Event say so; deleted, nothing is left."""
-    async with operating(world, settings):
+    """Applied, it gets ready with a model; broken, status, Anomaly and Event say so; deleted, nothing is left.
+
+    In between, people say what the incident was, and which revision shall judge.
+    """
+    async with operating(world, settings) as operator:
         world.apply(manifest(query=BROKEN))
         ready = await eventually(
             lambda: (now := world.conditions(DETECTORS, "checkout").get("Ready")) and now["status"] == "True" and now
@@ -77,11 +83,56 @@ async def test_the_story_of_one_detector(world: World, settings: Settings) -> No
         assert anomaly["metadata"]["name"] == f"checkout-{fired['incident'][:10]}"
         events = await eventually(lambda: [each for each in world.list(EVENTS) if each["reason"] == "Anomalous"])
         assert events[0]["type"] == "Warning"
+        await _people_have_their_say(world, settings, operator, anomaly["metadata"]["name"])
         world.delete(DETECTORS, "checkout")
         await eventually(lambda: len(world.told) == 2)
         assert (world.told[1]["status"], world.told[1]["reason"]) == ("expired", "detector_deleted")
         await eventually(lambda: not world.list(MODELS) and not world.list(ANOMALIES))
         assert HEALTHY not in str(world.told)
+
+
+async def _people_have_their_say(world: World, settings: Settings, operator: Operator, anomaly: str) -> None:
+    """With kubectl: verdicts reach history, training and precision; a pin reaches the models and the status."""
+    history, subject = History(settings.database), Subject(world.namespace, "checkout")
+    precision = partial(
+        operator._metrics.registry.get_sample_value, "foreshock_precision_ratio", {"detector": subject.detector}
+    )
+
+    def patch(kind: str, name: str, **spec: object) -> None:
+        body = json.dumps({"spec": spec})
+        world.plane.kubectl("patch", kind, name, "-n", world.namespace, "--type=merge", "-p", body)
+
+    def said() -> tuple[str, str] | None:
+        (incident,) = history.incidents()
+        return (incident.feedback.verdict, incident.feedback.note) if incident.feedback else None
+
+    def left_out(revision: int) -> list[str] | None:
+        status = (world.get(MODELS, f"checkout-v1-r{revision}") or {}).get("status")
+        return [each["reason"] for each in status["rowsExcluded"]] if status else None
+
+    for revision, verdict, note, reasons, share in (
+        (2, "true_positive", "the gateway", ["incident"], 1.0),
+        (3, "false_positive", "", [], 0.0),
+    ):
+        patch("an", anomaly, verdict=verdict, note=note)
+        await eventually(lambda expected=(verdict, note): said() == expected)
+        world.clock.skip(60)  # what was said counts from the next cycle on
+        await eventually(lambda revision=revision: left_out(revision) is not None)
+        assert left_out(revision) == reasons
+        assert precision() == share
+    patch("an", anomaly, verdict=None)
+    await eventually(lambda: said() is None)
+    patch("ad", "checkout", model_version="v1-r2")
+    await eventually(lambda: (world.get(DETECTORS, "checkout") or {})["status"]["activeModel"] == "v1-r2")
+    stages = await eventually(
+        lambda: (
+            (now := {each["spec"]["revision"]: each["status"] for each in world.list(MODELS)})[2]["stage"] == "Active"
+            and now
+        )
+    )
+    assert stages[2]["message"] == "pinned by spec.model_version"
+    assert (stages[1]["stage"], stages[1]["message"]) == ("Retired", "replaced by v1-r2")
+    history.close()
 
 
 async def test_bad_news_is_said_and_a_good_detector_goes_on(world: World, settings: Settings) -> None:
