@@ -53,7 +53,9 @@ def merged(new: str, old: str) -> str:
         notes = lines[table[-1] + 1 :]
         if not any(notes):  # why a peer was not run stands below the table
             notes = kept[title][max(at for at, line in enumerate(kept[title]) if line.startswith("|")) + 1 :]
-        sections[title] = [*lines[: table[-1] + 1], *stay, *notes]
+        head, body = lines[: table[0] + 2], [*lines[table[0] + 2 : table[-1] + 1], *stay]
+        body.sort(key=lambda line: not line.startswith("| `"))  # what was run stands above what others published
+        sections[title] = [*head, *body, *notes]
     return "\n".join(line for lines in (kept | sections).values() for line in lines)
 
 

@@ -38,7 +38,11 @@ def table(rows: Sequence[Summary], scopes: Mapping[str, Scope]) -> str:
     for (dataset, mode, budget), block in blocks(rows).items():
         whole = scopes[dataset]
         title = f"{TITLES[dataset]}, {mode}, {budget}: {scope(whole)}"
-        lines += [title, HEAD, *(line(row, whole) for row in block), ""]
+        lines += [title, HEAD, *(line(row, whole) for row in block)]
+        lines += [
+            f"{row.detector}: {row.refused} not run: {row.refusal}"[:80] for row in block if row.refused and row.cases
+        ]
+        lines.append("")
     return "\n".join(lines)
 
 
