@@ -88,7 +88,10 @@ async def _settle() -> None:
 
 @dataclass
 class ComputedSource:
-    """A datasource whose one series a query is a function of time; nothing is there before `since_s`."""
+    """A datasource whose series are functions of time; nothing is there before `since_s`.
+
+    `latency` is the one series of that query without labels, `latency@a` and `latency@b` are two with the label pod.
+    """
 
     clock: SimulatedClock
     series: dict[str, Samples]
@@ -97,12 +100,17 @@ class ComputedSource:
     async def range(self, query: RangeQuery, *, deadline_s: float | None = None) -> Matrix:
         del deadline_s
         times_s = np.arange(query.start_s, query.end_s + 1, query.step_s)
-        values = np.asarray(self.series[query.query](times_s.astype(np.float64)), np.float64)
-        values = np.where((times_s >= self.since_s) & (times_s <= self.clock.now_s()), values, np.nan)
-        label = b"{}"
+        shown = (times_s >= self.since_s) & (times_s <= self.clock.now_s())
+        found: dict[bytes, np.ndarray] = {}
+        for name, samples in self.series.items():
+            asked, _, pod = name.partition("@")
+            values = np.where(shown, np.asarray(samples(times_s.astype(np.float64)), np.float64), np.nan)
+            if asked == query.query and (not pod or np.isfinite(values).any()):
+                found[json.dumps({"pod": pod} if pod else {}).encode()] = values.astype(np.float32).astype(np.float64)
         return Matrix(
-            query.start_s, query.step_s, values[None, :].astype(np.float32).astype(np.float64),
-            np.array([1], np.uint64), label, np.array([len(label)]),
+            query.start_s, query.step_s, np.array(list(found.values())).reshape(len(found), len(times_s)),
+            np.array([int.from_bytes(label[-3:-2]) + 1 for label in found], np.uint64), b"".join(found),
+            np.cumsum([len(label) for label in found], dtype=np.int64),
         )  # fmt: skip
 
     async def now_s(self, *, deadline_s: float | None = None) -> float:

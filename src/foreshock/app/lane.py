@@ -137,7 +137,8 @@ class Lane:
             if subject in self.suspended:
                 return Standing(generation=self.suspended[subject], is_suspended=True)
             return None
-        revisions = [watch.cohort.revisions[row] for row in watch.row_of_group.values()]
+        revisions = {group: watch.cohort.revisions[row] for group, row in watch.row_of_group.items()}
+        judging = sorted((each for each in revisions.values() if each is not None), key=lambda each: bool(each.sibling))
         firing = []
         if watch.mark is not None and self.parts.states:
             for group in watch.row_of_group:
@@ -152,7 +153,10 @@ class Lane:
             learnt=known.learnt,
             trouble=known.trouble,
             drift=known.drift,
-            revision=next((revision for revision in revisions if revision is not None), None),
+            revision=judging[0] if judging else None,
+            on_loan=tuple(
+                (group, each.sibling) for group, each in revisions.items() if each is not None and each.sibling
+            ),
             firing=tuple(firing),
             extractor_away=self._extractor_away,
         )

@@ -20,6 +20,7 @@ from foreshock.core.durations import format_duration
 from foreshock.core.errors import NoSuchRevision, UserError
 from foreshock.core.verdicts import Subject
 from foreshock.lifecycle import lines
+from foreshock.lifecycle.siblings import on_loan
 from foreshock.store.history import History
 from foreshock.store.records import ModelRecord
 
@@ -214,6 +215,8 @@ def _sentences(record: ModelRecord) -> str:
         said.append(f"learnt early because {record.details['drift']}")
     if record.stage == lines.ACTIVE and record.rows_excluded:
         said.append("left out " + ", ".join(f"{rows:,} {reason}" for reason, rows in record.rows_excluded.items()))
+    if lent := on_loan(lines.on_loan(record)):
+        said.append(lent.rstrip("."))
     if lines.is_provisional(record):
         said.append(_warm_up(record))
     return "; ".join(each for each in said if each)
@@ -272,6 +275,7 @@ def _document(record: ModelRecord) -> dict[str, Any]:
         "training_window": {"start": rfc3339(record.trained_from_s), "end": rfc3339(record.trained_to_s)},
         "rows_used": record.rows_used,
         "rows_excluded": dict(record.rows_excluded),
+        "on_loan": [{"group": dict(group), "sibling": dict(sibling)} for group, sibling in lines.on_loan(record)],
         "drift": details.get("drift"),
         "validation": details.get("validation"),
         "threshold_factor": float(details.get("threshold_factor", 1.0)),

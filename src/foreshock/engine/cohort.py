@@ -16,6 +16,7 @@ from foreshock.detectors.rules import Rules
 from foreshock.engine import throttle
 from foreshock.engine.decide import Decisions, Facts, code_of, decide
 from foreshock.engine.facts import availability_of, gap_steps, outside_without_model, without_thin_metrics
+from foreshock.engine.groups import Group
 from foreshock.features.schema import STATISTICS, Schema
 
 Rows = NDArray[np.int64]
@@ -35,6 +36,7 @@ class Revision:
     provisional: bool = False  # it has not seen the whole warm-up: it pages for what leaves its valid range alone
     rows_used: int | None = None
     rows_excluded: Mapping[str, int] = field(default_factory=dict)  # reason to rows
+    sibling: Group | None = None  # the group whose model it is, where this one has too little history for its own
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,7 @@ from foreshock.diagnosis.expected import expected_vector
 from foreshock.diagnosis.narrative import Observation, observe, sentence
 from foreshock.diagnosis.quantities import unit_of
 from foreshock.diagnosis.relations import Broken, broken_pairs
+from foreshock.engine.cohort import Revision
 from foreshock.engine.facts import availability_of, gap_steps, without_thin_metrics
 from foreshock.engine.watch import Watch
 from foreshock.features.schema import STATISTICS
@@ -61,7 +62,7 @@ def evidence_of(watch: Watch, row: int, vector: Array, transition: Transition) -
     links = {"explain": f"foreshock explain {transition.incident_id}", **_graph(watch.graph_url, queries, blamed)}
     return replace(
         found,
-        summary=story(model, frame, transition.contributions, transition.peak.cause, broken),
+        summary=_lent(revision, story(model, frame, transition.contributions, transition.peak.cause, broken)),
         relations=tuple(str(each) for each in broken),
         bundle=made.model_copy(update={"training": training, "calibration": calibration, "links": links}),
     )
@@ -156,6 +157,14 @@ def story(
         cause,
         len(frame.metrics),
     )
+
+
+def _lent(revision: Revision, said: str) -> str:
+    """The story, and whose model told it where that is another group's."""
+    if revision.sibling is None:
+        return said
+    sibling = ",".join(value for _, value in revision.sibling)
+    return f"{said} The model is that of {sibling}, until this group has its own.".lstrip()
 
 
 def _without_model(rules: Rules, frame: Frame, contributions: tuple[Contribution, ...]) -> str:

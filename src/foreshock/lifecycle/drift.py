@@ -29,8 +29,8 @@ LEAST_HOURS = 6  # however short training.persistence is
 _LASTS = 0.1  # of the hours may lie elsewhere
 _LEAST = {"level": 0.5, "spread": float(np.log(1.5)), "score": 0.5}  # usual distances, logarithm of a ratio, score
 _LEAST_DAYS = 5
-_RESAMPLES, _SURE = 200, 0.9
-_STRETCH = (1.25, 4.0)
+_RESAMPLES, _SURE = 200, 0.95
+_STRETCH = (1.5, 4.0)
 _MEAN, _SPREAD = INDEX["deviation_mean"], INDEX["deviation_standard_deviation"]
 _GAP, _EXPECTED = INDEX["gap_mean"], INDEX["expected_mean"]
 

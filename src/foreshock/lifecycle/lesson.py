@@ -142,10 +142,12 @@ def lasting(
 
 
 def champion(watch: Watch, group: Group) -> Model | None:
-    """The model that judges this group and may page, or None."""
+    """The group's own model that judges it and may page, or None: a sibling's is no measure for its own."""
     row = watch.row_of_group.get(group)
     revision = watch.cohort.revisions[row] if row is not None else None
-    return watch.cohort.models[row] if row is not None and revision is not None and not revision.provisional else None
+    if row is None or revision is None or revision.provisional or revision.sibling is not None:
+        return None
+    return watch.cohort.models[row]
 
 
 def rows_counted(lesson: Lesson, excluded: Counter[str]) -> int:

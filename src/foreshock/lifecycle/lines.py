@@ -5,11 +5,12 @@ Every function takes the records of one line, newest first, and returns those th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from foreshock.core.clock import rfc3339
 from foreshock.core.errors import NoSuchRevision
+from foreshock.engine.groups import Group
 from foreshock.manifests.detector import DetectorSpec, fingerprint
 from foreshock.store.records import ModelRecord
 
@@ -54,6 +55,17 @@ def is_provisional(record: ModelRecord) -> bool:
 def fits(record: ModelRecord, spec: DetectorSpec) -> bool:
     """Whether it was trained for what the manifest says now."""
     return bool(record.details.get("fingerprint") == fingerprint(spec))
+
+
+def on_loan(record: ModelRecord) -> tuple[tuple[Group, Group], ...]:
+    """The groups that a sibling's model judges, each with that sibling."""
+    lent = [member for member in record.details.get("members", ()) if "sibling" in member]
+    return tuple((group_from(member["group"]), group_from(member["sibling"])) for member in lent)
+
+
+def group_from(stored: Iterable[Sequence[object]]) -> Group:
+    """A group as JSON keeps it."""
+    return tuple((str(name), str(value)) for name, value in stored)
 
 
 def held_until_s(record: ModelRecord) -> float:

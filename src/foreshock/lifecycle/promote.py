@@ -14,6 +14,7 @@ from foreshock.engine.watch import Watch
 from foreshock.lifecycle import lines
 from foreshock.lifecycle.drift import Drift
 from foreshock.lifecycle.lesson import Lesson, rows_counted
+from foreshock.lifecycle.siblings import Loan
 from foreshock.lifecycle.validate import PROMOTE, Findings
 from foreshock.lifecycle.warm_up import WarmUp
 from foreshock.manifests.detector import fingerprint
@@ -26,6 +27,7 @@ def candidate(
     watch: Watch,
     lessons: Mapping[Group, Lesson],
     digests: Mapping[Group, str],
+    loans: Mapping[Group, Loan],
     found: Findings | None,
     warm_up: WarmUp,
     drift: Drift | None,
@@ -35,7 +37,7 @@ def candidate(
     spec, excluded = watch.spec, Counter[str]()
     taught = [lessons[group] for group in digests]
     used = sum(rows_counted(lesson, excluded) for lesson in taught)
-    frames = [lesson.frame for lesson in lessons.values()]
+    frames = [lesson.frame for lesson in lessons.values()]  # of what was asked for, learnt from or not
     return ModelRecord(
         subject=watch.subject,
         version=spec.model_line,
@@ -49,7 +51,16 @@ def candidate(
         created_s=now_s,
         details={
             "fingerprint": fingerprint(spec),
-            "members": [{"group": list(group), "digest": digest} for group, digest in digests.items()],
+            "members": [
+                *({"group": list(group), "digest": digest} for group, digest in digests.items()),
+                *(
+                    {
+                        "group": list(group), "digest": digests[loan.sibling], "sibling": list(loan.sibling),
+                        "provisional": loan.provisional,
+                    }
+                    for group, loan in loans.items()
+                ),
+            ],
             "provisional": not warm_up.is_over, "warm_share": warm_up.share,
             **({} if warm_up.is_over else {"warm_at_s": now_s + warm_up.left_s, "warm_lacks": warm_up.lacking}),
             **({} if warm_up.held_s is None else {"held_s": warm_up.held_s}),

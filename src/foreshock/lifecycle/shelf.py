@@ -69,10 +69,13 @@ class Shelf:
 
         """
         loaded: list[tuple[Group, Model, str]] = []
+        models: dict[str, Model] = {}  # siblings share theirs
         for member in record.details["members"]:
-            group = tuple((str(name), str(value)) for name, value in member["group"])
-            facts, arrays = await asyncio.to_thread(self._artifacts.get, member["digest"])
-            loaded.append((group, load(arrays, facts["model"]), member["digest"]))
+            digest = member["digest"]
+            if digest not in models:
+                facts, arrays = await asyncio.to_thread(self._artifacts.get, digest)
+                models[digest] = load(arrays, facts["model"])
+            loaded.append((lines.group_from(member["group"]), models[digest], digest))
         return loaded
 
     async def references(self, record: ModelRecord, n_metrics: int) -> dict[Group, Reference]:
@@ -85,9 +88,11 @@ class Shelf:
         """
         found: dict[Group, Reference] = {}
         for member in record.details["members"]:
+            if "sibling" in member:
+                continue
             _, arrays = await asyncio.to_thread(self._artifacts.get, member["digest"])
             if (reference := Reference.load(arrays, n_metrics)) is not None:
-                found[tuple((str(name), str(value)) for name, value in member["group"])] = reference
+                found[lines.group_from(member["group"])] = reference
         return found
 
     async def save(self, watch: Watch, fitted: Mapping[Group, Fitted]) -> dict[Group, str]:
@@ -151,10 +156,13 @@ class Shelf:
 
 
 def _put_to_work(watch: Watch, record: ModelRecord, loaded: Loaded) -> None:
+    members = {lines.group_from(member["group"]): member for member in record.details["members"]}
     for group, model, digest in loaded:
+        member = members.get(group, {})
         revision = Revision(
             record.version, record.name, digest, record.trained_from_s, record.trained_to_s,
-            provisional=lines.is_provisional(record),
+            provisional=lines.is_provisional(record) or bool(member.get("provisional")),
             rows_used=record.rows_used, rows_excluded=record.rows_excluded,
+            sibling=lines.group_from(member["sibling"]) if "sibling" in member else None,
         )  # fmt: skip
         watch.cohort.install(watch.row_of(dict(group)), model, revision)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from foreshock.alerting.state import OpenIncident
 from foreshock.core.verdicts import Subject
 from foreshock.engine.cohort import Revision
+from foreshock.engine.groups import Group
 from foreshock.engine.watch import Mark
 from foreshock.lifecycle.drift import Drift
 from foreshock.lifecycle.learnt import Learnt
@@ -31,6 +32,7 @@ class Standing:
     learnt: Learnt | None = None
     trouble: Trouble | None = None
     drift: Drift | None = None  # why a successor is being learnt before it is due
-    revision: Revision | None = None  # what judges; of groups, that of the first one that has a model
+    revision: Revision | None = None  # what judges; of groups, that of the first one that has its own model
+    on_loan: tuple[tuple[Group, Group], ...] = ()  # groups that a sibling's model judges, each with that sibling
     firing: tuple[tuple[Subject, OpenIncident], ...] = ()
     extractor_away: str = ""  # why the configured feature service does not take part; judging goes on without it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from foreshock.lifecycle.feedback import precision_of
 from foreshock.lifecycle.learnt import Learnt
 from foreshock.lifecycle.lesson import Fitted, Lesson, champion, fit_and_examine, lasting, lessons_of
 from foreshock.lifecycle.shelf import Artifacts, Revisions, Shelf
+from foreshock.lifecycle.siblings import Loan, has_shown_enough, lend, most_alike
 from foreshock.lifecycle.train import DAY_S, rules_of
 from foreshock.lifecycle.validate import SHADOWED, Findings, Trial, beside
 from foreshock.lifecycle.warm_up import warm_up_of
@@ -138,10 +140,12 @@ class Trainer:
         fitted, found = await self._fit(lessons)
         record = None
         if fitted:
-            digests = await self._shelf.save(watch, fitted)
-            new = promote.candidate(watch, lessons, digests, found, warm_up, drift, now_s)
+            digests, models = await self._shelf.save(watch, fitted), {group: one.model for group, one in fitted.items()}
+            loans = await self._lend(watch, lessons, models) if warm_up.is_over else {}
+            new = promote.candidate(watch, lessons, digests, loans, found, warm_up, drift, now_s)
+            lenders = {group: group for group in models} | {group: loan.sibling for group, loan in loans.items()}
             record = await self._shelf.change(
-                watch, new, [(group, one.model, digests[group]) for group, one in fitted.items()],
+                watch, new, [(group, models[lender], digests[lender]) for group, lender in lenders.items()],
                 partial(promote.entered, new=new, found=found, now_s=now_s, shadow_s=spec.training.shadow),
                 partial(lines.superfluous, referenced=promote.referenced(incidents), now_s=now_s),
             )  # fmt: skip
@@ -160,6 +164,22 @@ class Trainer:
             if one.findings is not None:
                 found = one.findings if found is None else found + one.findings
         return fitted, found
+
+    async def _lend(
+        self, watch: Watch, lessons: Mapping[Group, Lesson], models: Mapping[Group, Model]
+    ) -> dict[Group, Loan]:
+        """Whose models judge the groups that have too little history for their own."""
+        loop, loans = asyncio.get_running_loop(), dict[Group, Loan]()
+        for group, lesson in lessons.items():
+            if group in models or not has_shown_enough(lesson.frame, watch.spec.detection_window):
+                continue
+            if champion(watch, group) is not None:  # it has had its own, and keeps it
+                continue
+            tried = [(sibling, models[sibling]) for sibling in most_alike(lesson.frame, models)]
+            loan = await loop.run_in_executor(self._executor, lend, tried, replace(lesson, champion=None, anchor=None))
+            if loan is not None:
+                loans[group] = loan
+        return loans
 
     async def _end_shadow(
         self, watch: Watch, record: ModelRecord, frames: Mapping[Group, Frame], now_s: float

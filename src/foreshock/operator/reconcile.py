@@ -14,6 +14,7 @@ from foreshock.alerting.state import OpenIncident
 from foreshock.core.clock import rfc3339
 from foreshock.core.verdicts import Cause, Ignorance
 from foreshock.engine.cycle import FAILED_CYCLES
+from foreshock.lifecycle.siblings import on_loan
 from foreshock.lifecycle.standing import Standing
 from foreshock.manifests.conditions import MAX_MESSAGE_CHARS, Because, ConditionStatus, ConditionType
 from foreshock.store.records import Stuck
@@ -251,7 +252,7 @@ def _warmed_up(observed: Observed) -> Fact:
         return Fact(UNKNOWN, Ignorance.SUSPENDED)
     revision, learnt = standing.revision, standing.learnt
     if (revision is not None and not revision.provisional) or (learnt is not None and learnt.ready):
-        return Fact(TRUE, Because.WARM_UP_COMPLETE)
+        return Fact(TRUE, Because.WARM_UP_COMPLETE, on_loan(standing.on_loan))
     if learnt is not None:
         return Fact(FALSE, Ignorance.WARMING_UP, f"{_capital(learnt.message)}.")
     return _PENDING

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from foreshock.core.clock import parse_instant, rfc3339
 from foreshock.core.errors import Problem
 from foreshock.core.verdicts import Subject
+from foreshock.lifecycle import lines
+from foreshock.lifecycle.siblings import on_loan
 from foreshock.manifests.anomaly import MAX_CONTRIBUTIONS, MAX_SENTENCES, anomaly_name
 from foreshock.manifests.conditions import MAX_MESSAGE_CHARS, Because, ConditionStatus, ConditionType
 from foreshock.manifests.detector import API_VERSION, AnomalyDetector
@@ -196,6 +198,8 @@ def model_of(record: ModelRecord, owner: Seen, artifacts: str) -> tuple[dict[str
     }
     if details.get("why"):
         status["message"] = str(details["why"])[:MAX_MESSAGE_CHARS]
+    if lent := on_loan(lines.on_loan(record)):
+        status["message"] = f"{status.get('message', '')}; {lent}"[:MAX_MESSAGE_CHARS].lstrip("; ")
     if (validation := details.get("validation")) is not None:
         status["validation"] = {"result": validation["result"], "message": _examined(validation)}
     if details.get("provisional"):
