@@ -2,26 +2,26 @@
 
 python -m bench.rca --data FOLDER --out build/rca
 python -m bench.rca --data FOLDER --datasets petshop,nezha --algorithm ensemble
+python -m bench.rca --data FOLDER --write-docs docs/quality.md
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bench.rca.cases import NAMES, find
+from bench.rca.fleet import Fleet
 from bench.rca.measure import Outcome, Trained, outcomes
+from bench.rca.report import report, write_into
 from rich.console import Console
 from rich.progress import Progress
 
 from foreshock.detectors.ensemble import ALGORITHMS
-
-FEW_CAUSES = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,54 +32,25 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"bench.rca: {options.data} holds no {', '.join(missing)}; there are {', '.join(NAMES)}.\n")
         return 2
     found: list[Outcome] = []
-    trained = Trained()
+    trained, fleet = Trained(), Fleet(options.algorithm)
     console = Console(stderr=True, highlight=False)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         for dataset in options.datasets:
             cases = list(find(options.data, dataset))
             for case in bar.track(cases, description=dataset):
-                found += outcomes(case, trained, options.algorithm)
+                found += outcomes(case, trained, options.algorithm) if case.joint else []
+                found += fleet.outcomes(case) if case.is_fleet else []
                 if not console.is_terminal:
-                    sys.stderr.write(f"{dataset}/{case.name}: {len(found)} incidents so far\n")
+                    sys.stderr.write(f"{dataset}/{case.name}: {len(found)} rankings so far\n")
     options.out.mkdir(parents=True, exist_ok=True)
     columns = {each.name: [asdict(one)[each.name] for one in found] for each in fields(Outcome)}
     pq.write_table(pa.table(columns), options.out / "outcomes.parquet")
-    text = table(found)
+    text = report(found)
     (options.out / "table.md").write_text(text)
     print(text)
+    if options.write_docs is not None:
+        write_into(options.write_docs, text)
     return 0
-
-
-def table(found: Sequence[Outcome]) -> str:
-    """The figures as markdown: the headline of each dataset, then its kinds of fault."""
-    lines = [
-        "| dataset | incidents | detected | hit@1 | hit@3 | with calls @1 | @3 | constant @1 | @3 | random @1 | @3 |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for dataset in dict.fromkeys(one.dataset for one in found):
-        every = [one for one in found if one.dataset == dataset]
-        few = [one for one in every if one.n_causes <= FEW_CAUSES]
-        if len(few) < len(every):
-            lines.append(_line(f"{dataset}, at most {FEW_CAUSES} causes", few))
-        lines.append(_line(dataset, every))
-        kinds = sorted({one.kind for one in every if one.kind})
-        lines += [_line(f"{dataset}: {kind}", [one for one in every if one.kind == kind]) for kind in kinds]
-    return "\n".join(lines) + "\n"
-
-
-def _line(title: str, some: Sequence[Outcome]) -> str:
-    if not some:
-        return f"| {title} | 0 |" + " |" * 9
-    places = (
-        [one.place for one in some],
-        [one.place_with_calls for one in some],
-        [one.place_of_constant for one in some],
-    )
-    hits = [sum(place <= k for place in each) / len(some) for each in places for k in (1, 3)]
-    chances = [sum(one.chance_at_1 for one in some) / len(some), sum(one.chance_at_3 for one in some) / len(some)]
-    detected = sum(one.detected for one in some) / len(some)
-    figures = " | ".join(f"{share:.2f}" for share in (detected, *hits, *chances))
-    return f"| {title} | {len(some)} | {figures} |"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), default="ensemble")
     parser.add_argument("--out", type=Path, default=Path("build/rca"), help="where results are kept")
+    parser.add_argument("--write-docs", type=Path, help="a page with markers, between which the tables are written")
     return parser
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from bench.rca.cases import Case, Incident
@@ -11,29 +12,34 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Frame, as_samples
 from foreshock.detectors.model import Course, Model, train
 from foreshock.detectors.rules import Rules
-from foreshock.diagnosis.origins import rank
 from foreshock.engine.decide import decide, shares
 from foreshock.engine.facts import facts_of, without_thin_metrics
 from foreshock.features.schema import Schema
 
 FIRST_ROWS = 5
-_BUDGET_PER_S = 1 / (7 * 86_400)
-_KEPT_ROWS = 3  # windows of history before the judged rows, so that the first of them are whole
+BUDGET_PER_S = 1 / (7 * 86_400)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where the first right name stands in each ranking, 1 is the first; chance is of a random order."""
+    """Where the first right name stands in each ranking, 1 is the first and 0 means that there is no such ranking.
+
+    `way` is "one detector" or "one a service"; `named_by_alert` is None where no alerts were simulated, and chance is
+    of a random order.
+    """
 
     dataset: str
     case: str
+    way: str
     kind: str
     n_causes: int
     n_units: int
     detected: bool
     place: int
     place_with_calls: int
-    place_of_constant: int
+    named_by_alert: str | None
+    alert_is_right: bool
+    place_of_guess: int
     chance_at_1: float
     chance_at_3: float
 
@@ -54,39 +60,63 @@ class Trained:
         return self._model
 
 
+def window_s_of(case: Case) -> int:
+    """The default detection window, and never fewer than twelve steps."""
+    return max(3_600, 12 * case.step_s)
+
+
 def outcomes(case: Case, trained: Trained, algorithm: str) -> list[Outcome]:
-    """One outcome an incident of the case."""
-    window_s = max(3_600, 12 * case.step_s)
+    """One outcome an incident, as one detector over all metrics of the case blames their owners."""
+    case = _joint(case)
     names = tuple(f"m{k}" for k in range(len(case.columns)))
-    schema = Schema(names, case.step_s, window_s)
+    schema = Schema(names, case.step_s, window_s_of(case))
     rules = Rules.none(len(names))
-    model = trained.of(case, Course(schema, rules, algorithm, _BUDGET_PER_S, None, "UTC"))
+    model = trained.of(case, Course(schema, rules, algorithm, BUDGET_PER_S, None, "UTC"))
     kept = min(len(case.history), schema.context_steps)
     values = np.concatenate([case.history[-kept:], case.judged])
     start_s = (len(case.history) - kept) * case.step_s
     frame = Frame(start_s, case.step_s, names, as_samples(values))
-    units = sorted({unit for unit in case.units if unit})
-    constant = _constant(case, units)
     result = []
     for incident in case.incidents:
         last = kept + incident.end
         rows = frame.rows(max(0, kept + incident.start - schema.context_steps), last)
         scores, blame = _judged(model, rules, rows, rows.n_times - (incident.end - incident.start))
-        chosen = _chosen(scores)
-        by_unit = _by_unit(case, blame[chosen].mean(axis=0), units)
-        ranked = [name for name, _ in rank(by_unit)]
-        walked = [name for name, _ in rank(by_unit, case.calls)]
-        right = incident.causes & set(units)
-        if not right:
-            continue
-        result.append(
-            Outcome(
-                case.dataset, case.name, incident.kind, len(right), len(units), bool((scores >= 1.0).any()),
-                _place(ranked, right), _place(walked, right), _place(constant, right),
-                _chance(len(right), len(units), 1), _chance(len(right), len(units), 3),
-            )
-        )  # fmt: skip
+        by_unit = _by_unit(case, blame[_chosen(scores)].mean(axis=0))
+        ranked = sorted(by_unit, key=lambda unit: (-by_unit[unit], unit))
+        found = outcome_of(case, incident, "one detector", ranked, detected=bool((scores >= 1.0).any()))
+        if found is not None:
+            result.append(found)
     return result
+
+
+def _joint(case: Case) -> Case:
+    """The case with the columns alone that one detector takes."""
+    chosen = list(case.joint)
+    columns, units = (tuple(each[k] for k in chosen) for each in (case.columns, case.units))
+    return replace(case, columns=columns, units=units, history=case.history[:, chosen], judged=case.judged[:, chosen])
+
+
+def outcome_of(
+    case: Case,
+    incident: Incident,
+    way: str,
+    ranked: Sequence[str],
+    *,
+    detected: bool,
+    with_calls: Sequence[str] | None = None,
+    named_by_alert: str | None = None,
+) -> Outcome | None:
+    """The places in one incident's rankings; None where the data hold nothing of the cause."""
+    right = incident.causes & set(case.guess)
+    if not right:
+        return None
+    n_units = len(case.guess)
+    return Outcome(
+        case.dataset, case.name, way, incident.kind, len(right), n_units, detected,
+        _place(ranked, right), 0 if with_calls is None else _place(with_calls, right),
+        named_by_alert, named_by_alert in right, _place(case.guess, right),
+        _chance(len(right), n_units, 1), _chance(len(right), n_units, 3),
+    )  # fmt: skip
 
 
 def _judged(model: Model, rules: Rules, rows: Frame, first: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -103,21 +133,15 @@ def _chosen(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     return found if len(found) else np.array([int(scores.argmax())])
 
 
-def _by_unit(case: Case, blame: NDArray[np.float64], units: list[str]) -> dict[str, float]:
-    result = dict.fromkeys(units, 0.0)
+def _by_unit(case: Case, blame: NDArray[np.float64]) -> dict[str, float]:
+    result = dict.fromkeys(case.guess, 0.0)
     for unit, share in zip(case.units, blame, strict=True):
         if unit:
             result[unit] += float(share)
     return result
 
 
-def _constant(case: Case, units: list[str]) -> list[str]:
-    """The best fixed order that knows this case's labels: the most frequent cause first."""
-    counts = {unit: sum(unit in each.causes for each in case.incidents) for unit in units}
-    return sorted(units, key=lambda unit: -counts[unit])
-
-
-def _place(ranked: list[str], right: frozenset[str] | set[str]) -> int:
+def _place(ranked: Sequence[str], right: frozenset[str]) -> int:
     return next(place for place, name in enumerate(ranked, start=1) if name in right)
 
 
@@ -127,6 +151,3 @@ def _chance(n_right: int, n_units: int, k: int) -> float:
     for drawn in range(min(k, n_units)):
         missed *= max(0, n_units - n_right - drawn) / (n_units - drawn)
     return 1.0 - missed
-
-
-__all__ = ["Incident", "Outcome", "Trained", "outcomes"]

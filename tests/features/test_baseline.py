@@ -82,3 +82,15 @@ def test_civil_time_follows_daylight_saving() -> None:
     before, after = 1_774_602_000, 1_774_602_000 + 2 * DAY_S - 3600  # 10:00 in Berlin on 27 and 29 March 2026
     day_s, _ = civil_seconds(np.array([before, after]), "Europe/Berlin")
     assert day_s[0] == day_s[1] == 10 * 3600
+
+
+def test_a_load_that_mostly_stands_still_explains_nothing() -> None:
+    """A service that idles most of the time can be learnt: its few requests say nothing of its latency."""
+    random = np.random.default_rng(5)
+    times = _times(3)
+    requests = np.where(random.uniform(size=times.size) < 0.1, 4.0, 0.0)
+    latency = random.normal(20, 1, times.size)
+    frame = _frame(requests, latency)
+    expected, usual = _fit(frame, loads=(0,)).expect(frame)
+    assert np.abs(expected[:, 1] - 20).max() < 1.0
+    assert np.isfinite(usual).all()
