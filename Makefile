@@ -13,10 +13,10 @@ export PYTHON
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
 
-demo: ## the story of a pool wait that creeps for three hours, on a real Prometheus, from nothing
+demo: ## the story of a pool wait that creeps for three hours, on a real Prometheus; ARGS="--config sinks.yaml"
 	@$(SETUP)/debian prometheus:prometheus
 	@$(SETUP)/python demo
-	@$(BIN)/foreshock demo
+	@$(BIN)/foreshock demo $(ARGS)
 
 test: ## lint, types, import contracts and tests; what CI runs
 	@$(SETUP)/debian prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager chromium:chromium \

@@ -17,9 +17,11 @@ import pytest
 from tests.app.hurried import HurriedClock, until
 from tests.app.operators import World, eventually, manifest, operating
 from tests.operator import objects
+from tests.servers.alertmanager import NewAlertmanager
 from tests.servers.binaries import require
 from tests.servers.kubernetes import ControlPlane
 
+from foreshock.alerting.state import Kind
 from foreshock.app.engine import Engine
 from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Overrides, Settings, load_settings
@@ -33,6 +35,7 @@ from foreshock.store.history import History
 
 FAULT_S = 1_800  # from the start of the tests until the store breaks; the others follow
 AFTER_MINUTES = {"store_wait": 0, "orders_wait": 3, "front_wait": 6}
+A_LITTLE = 12.0  # by which `mail_wait` moves when the store breaks: just beyond its threshold
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
         values = 40.0 + chance.normal(0, 2, times_s.size)
         values[times_s > now_s + FAULT_S + 60 * minutes] += 3000.0
         series.append(Series(name, "gauge", "A test.", (), times_s, values))
+    mail = 40.0 + chance.normal(0, 2, times_s.size) + A_LITTLE * (times_s > now_s + FAULT_S)
+    series.append(Series("mail_wait", "gauge", "A test.", (), times_s, mail))
     file = folder / "shop.om"
     file.write_text("".join(openmetrics_lines(tuple(series))))
     backfill(folder / "data", file)
@@ -101,6 +106,48 @@ async def test_three_services_and_one_origin(settings: Settings) -> None:
     ]
     assert {each["likely_origin"] for each in (second, third)} == {"default/store"}
     assert "incident_group" not in first["labels"]
+
+
+async def test_the_share_of_false_alerts_changes_the_route_and_no_verdict(
+    shop: LocalPrometheus, new_alertmanager: NewAlertmanager, tmp_path: Path
+) -> None:
+    """Both fire, with budgets of one a day: the weak one is kept from the pager that wants at most every 20th false."""
+    pager, digest = new_alertmanager(), new_alertmanager()
+    sinks = [
+        {"name": "pager", "type": "alertmanager", "urls": [pager.url], "max_false_share": 0.05},
+        {"name": "digest", "type": "alertmanager", "urls": [digest.url]},
+    ]
+    file = tmp_path / "foreshock.yaml"
+    file.write_text(json.dumps({"sinks": sinks, "default_sinks": ["pager", "digest"]}))
+    state = f"sqlite:///{tmp_path / 'state.db'}"
+    settings = load_settings(file, {}, Overrides(shop.url, state, str(tmp_path / "models"), "127.0.0.1:0"))
+    clock, metrics, history = HurriedClock(), Metrics(), History(settings.database)
+    engine = Engine(settings, history, clock=clock, executor=ThreadPoolExecutor(1), metrics=metrics)
+    names = ("mail", "store")
+    for name in names:
+        engine.put(
+            AnomalyDetector.model_validate(manifest(name, query=f"{name}_wait", false_alarm_budget="1/1d"))
+        )  # fmt: skip
+    task = asyncio.create_task(engine.run())
+    try:
+        for name in names:
+            await until(partial(_has_model, engine, Subject("default", name)))
+        clock.skip(FAULT_S - 60)
+        cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
+        for _ in range(6):
+            before = cycles() or 0
+            clock.skip(60)
+            await until(lambda before=before: (cycles() or 0) > before)
+        await until(lambda: len(digest.firing()) == 2)
+        await until(lambda: not history.backlog())
+        incidents = history.incidents()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        history.close()
+    assert {each.subject.name for each in incidents if each.status is Kind.FIRING} == set(names)
+    assert {each.incident_id for each in incidents} == digest.firing()
+    assert [each["labels"]["detector"] for each in pager.alerts()] == ["store"]
 
 
 def _has_model(engine: Engine, subject: Subject) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from foreshock.app.clock import SystemClock
 from foreshock.app.explain import explain_incident
 from foreshock.app.picture import write_figure
 from foreshock.app.runner import Runner
-from foreshock.app.settings import Overrides, load_settings
+from foreshock.app.settings import Overrides, Settings, load_settings
 from foreshock.app.shop import CONTROL_RULE, STATIC_RULES, StaticRule, Story, rules_yaml, write_openmetrics
 from foreshock.app.shop_exporter import ShopExporter, scrape_config_yaml
 from foreshock.core.clock import rfc3339
@@ -49,16 +50,21 @@ class Step:
     kept: bool = True
 
 
-async def tell(folder: Path, say: Callable[[Step], None], doing: Callable[[str, float], None]) -> Path:
+async def tell(
+    folder: Path, say: Callable[[Step], None], doing: Callable[[str, float], None], sinks: Path | None = None
+) -> Path:
     """Tell the whole story in `folder`, hand each result to `say`, and return where the report lies.
 
-    `doing` hears what is being done and how far the whole is, 0 to 1. Nothing is left running.
+    `doing` hears what is being done and how far the whole is, 0 to 1. The default sinks of the settings file `sinks`
+    are told of the live alert; of the rest of that file nothing is used. Nothing is left running.
 
     Raises:
         ForeshockError: a part could not be had or started.
 
     """
     clock = SystemClock()
+    if sinks is not None:
+        load_settings(sinks, os.environ, needs_prometheus=False)  # a wrong line is said before a minute is spent
     story, now_s = Story.before(clock.now_s()), int(clock.now_s())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)  # noqa: ASYNC240 - before anything runs beside it
@@ -91,10 +97,35 @@ async def tell(folder: Path, say: Callable[[Step], None], doing: Callable[[str, 
         report.write_text(page, encoding="utf-8")
         doing("watching live, with the fault switched on", 0.65)
         exporter.fault_level = 1.0
-        say(await _live(folder, server.url, detectors, clock, doing))
+        say(await _live(folder, _settings(folder, server.url, sinks), detectors, clock, doing))
     for step in await asyncio.to_thread(_diagnosis, folder):
         say(step)
+    if sinks is not None:
+        say(await asyncio.to_thread(_told, _settings(folder, server.url, sinks)))
     return report
+
+
+def _settings(folder: Path, url: str, sinks: Path | None) -> Settings:
+    """Everything of the demo's own, and the sinks of the file; what they are told is in `events.jsonl` as well."""
+    overrides = Overrides(url, f"sqlite:///{folder / 'state.db'}", str(folder / "models"), "127.0.0.1:0")
+    own = load_settings(None, {}, overrides)
+    if sinks is None:
+        return own
+    theirs = load_settings(sinks, os.environ, needs_prometheus=False)
+    names = tuple(dict.fromkeys((*theirs.default_sinks, *own.default_sinks)))
+    return own.model_copy(update={"sinks": theirs.sinks, "default_sinks": names})
+
+
+def _told(settings: Settings) -> Step:
+    """Whether every sink took the alert; what one did not take waits in the demo's database."""
+    history = History(settings.database)
+    try:
+        waiting = [each.sink for each in history.backlog()]
+    finally:
+        history.close()
+    if waiting:
+        return Step(f"the live alert was not taken by {', '.join(waiting)}: is it up, at that address?", kept=False)
+    return Step(f"the live alert is at {', '.join(settings.default_sinks)}")
 
 
 def _diagnosis(folder: Path) -> list[Step]:
@@ -181,14 +212,12 @@ def _checkout(detector: AnomalyDetector, found: list[tuple[Alert, Replay]], stor
 
 async def _live(
     folder: Path,
-    url: str,
+    settings: Settings,
     detectors: list[AnomalyDetector],
     clock: SystemClock,
     doing: Callable[[str, float], None],
 ) -> Step:
     """Run the engine until a window that a model looked at was judged."""
-    overrides = Overrides(url, f"sqlite:///{folder / 'state.db'}", str(folder / "models"), "127.0.0.1:0")
-    settings = load_settings(None, {}, overrides)
     judged = asyncio.get_running_loop().create_future()
 
     n_judged = 0

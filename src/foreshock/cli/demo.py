@@ -22,6 +22,10 @@ def command(
     folder: Annotated[Path, typer.Option(help="Where data, state and report go; emptied first.")] = Path(
         "foreshock-demo"
     ),
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A settings file: its default sinks hear of the live alert.", show_default=False),
+    ] = None,
 ) -> int:
     """Tell the story that every version must get right, and check each of its promises.
 
@@ -31,6 +35,8 @@ def command(
     For example:
 
         foreshock demo
+
+        foreshock demo --config sinks.yaml       # docs/operations.md shows the alert in Alertmanager and Kafka
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     screen, steps = console(), list[Step]()
@@ -46,7 +52,7 @@ def command(
         def doing(what: str, share: float) -> None:
             bar.update(task, description=what, completed=round(100 * share))
 
-        report = asyncio.run(tell(folder, say, doing))
+        report = asyncio.run(tell(folder, say, doing, config))
     screen.print(f"Report: {report}", soft_wrap=True)
     broken = [step for step in steps if not step.kept]
     if broken:

@@ -29,9 +29,9 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
 # what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
 UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
-# Channels explain a score in proportion to this power of their own, counted from a whole threshold below the middle:
+# Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
 # far beyond the threshold the largest leads, ties are shared, and where none is near it all have a say.
-_BLEND = 4
+_BLEND, _SAY = 4, 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ class Ensemble:
 
     def _weights(self, vectors: Array, rules: Rules) -> Array:
         scores = self.channel_scores(vectors, rules)
-        return np.asarray(((1.0 + scores) / (1.0 + scores.max(axis=0))) ** _BLEND)
+        return np.asarray(((_SAY + scores) / (_SAY + scores.max(axis=0))) ** _BLEND)
 
     def dump(self) -> Arrays:
         """All channels' arrays under `<channel>.<name>`, and the calibrations as (n_channels + 1, 2)."""
