@@ -63,6 +63,7 @@ class Outcome(StrEnum):
     POSTPONED = "postponed"
     REJECTED = "rejected"
     GIVEN_UP = "given_up"
+    SINK_REMOVED = "sink_removed"  # what waited for a sink that is configured no more
     STORE_UNAVAILABLE = "store_unavailable"
     NOT_REPEATED = "not_repeated"  # a receiver that forgets did not take what stands; it was delivered before
 

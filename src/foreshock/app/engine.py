@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import TextIO
@@ -173,6 +173,7 @@ class Engine:
         """Run until cancelled; what was decided is committed, what was not sent yet waits in the outbox."""
         try:
             self._states.update(await asyncio.to_thread(self._history.load_alert_states))
+            await self._forget_removed_sinks()
             async with self._stack, asyncio.TaskGroup() as tasks:
                 if self._extractor is not None:
                     await self._stack.enter_async_context(self._extractor)
@@ -191,6 +192,14 @@ class Engine:
                     await self._outbox.flush()
             await self._outbox.close()
             self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _forget_removed_sinks(self) -> None:
+        removed = await asyncio.to_thread(
+            self._history.end_removed, tuple(self._settings.sinks_by_name), now_s=self._clock.now_s()
+        )
+        for sink, n_events in removed.items():
+            self._metrics.sink_removed(sink, n_events)
+            _log.warning("what waited for a sink that is configured no more is dropped", sink=sink, events=n_events)
 
     def _leave(self, farewell: Farewell, datasource: str | None) -> None:
         subject = Subject(farewell.namespace, farewell.name)
@@ -291,6 +300,9 @@ class _Ledger:
 
     def __init__(self, history: History, artifacts: Artifacts) -> None:
         self._history, self._artifacts = history, artifacts
+
+    def tell_standing(self, incident_ids: Collection[str], sinks: Sequence[str], *, now_s: float) -> int:
+        return self._history.tell_standing(incident_ids, sinks, now_s=now_s)
 
     def commit_cycle(self, changes: CycleChanges) -> None:
         left = frozenset[str]().union(*(self._history.digests_of(*each) for each in changes.deleted_detectors))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -303,11 +303,24 @@ class Lane:
             if tuple(name for name, _ in each.group) == tuple(sorted(detector.spec.group_by)):
                 new.row_of(dict(each.group))
         self.watches[subject] = new
+        if old is None or old.sinks != new.sinks:
+            await self._tell_standing(known, sinks)
         if pins:
             await self.learning.restore_now(new)
         if old is not None and set(old.spec.group_by) != set(detector.spec.group_by):
             return [self._farewell(detector, EndReason.DETECTOR_DELETED, keep=detector.spec.group_by)]
         return []
+
+    async def _tell_standing(self, known: Iterable[Subject], sinks: tuple[str, ...]) -> None:
+        """What fires is told to a sink that was named after it began; what is held back from some waits as before."""
+        incidents = (self.parts.states[each].incident for each in known)
+        standing = [
+            one.incident_id for one in incidents if one is not None and one.fired_at_s is not None and one.only is None
+        ]
+        if standing and sinks:
+            now_s = self.parts.clock.now_s()
+            if await asyncio.to_thread(self.parts.ledger.tell_standing, standing, sinks, now_s=now_s):
+                self.parts.committed()
 
     def _farewell(
         self, detector: AnomalyDetector, reason: EndReason, *, keep: tuple[str, ...] | None = None

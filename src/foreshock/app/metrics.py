@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from foreshock.alerting.outbox import Outcome
 from foreshock.core import telemetry
 from foreshock.engine.cycle import Summary
 from foreshock.store.records import Backlog
@@ -92,6 +93,11 @@ class Metrics:
             self.count(telemetry.SINK_ERRORS, sink)
         if outcome in {"rejected", "given_up"}:
             self.count(telemetry.DROPPED, f"event_{outcome}")
+
+    def sink_removed(self, sink: str, n_events: int) -> None:
+        """Count what waited for a sink that is configured no more."""
+        self.count(telemetry.DELIVERIES, sink, Outcome.SINK_REMOVED.value, by=n_events)
+        self.count(telemetry.DROPPED, f"event_{Outcome.SINK_REMOVED}", by=n_events)
 
     def backlog(self, backlog: Iterable[Backlog], now_s: float) -> None:
         """Show what the sinks have not taken; a sink that took all of it is shown as 0."""

@@ -34,6 +34,8 @@ class Ledger(Protocol):
 
     def commit_cycle(self, changes: CycleChanges) -> None: ...
 
+    def tell_standing(self, incident_ids: Collection[str], sinks: Sequence[str], *, now_s: float) -> int: ...
+
 
 @dataclass(slots=True)
 class Summary:

@@ -38,6 +38,7 @@ from foreshock.store.database import BUSY_TIMEOUT_S, Database
 from foreshock.store.migrate import MIGRATIONS, assert_writable
 from foreshock.store.on_postgresql import PATIENCE, Patience
 from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord, Progress, Stuck
+from foreshock.store.retelling import Retelling
 
 RETENTION_S = 90 * 86_400
 ACTIVE, RETIRED = "Active", "Retired"
@@ -52,7 +53,7 @@ class Pruned:
     unsent: int
 
 
-class History(ByHand):
+class History(ByHand, Retelling):
     """What goes in comes out, whole transactions or nothing, also after SIGKILL.
 
     Where replicas elect a leader, each leadership has an epoch, a number that only grows. A write that carries one is
@@ -157,6 +158,7 @@ class History(ByHand):
             self._upsert(connection, schema.progress, ("subject_key",), progress)
             self._upsert_incidents(connection, changes.incidents)
             self._insert_new(connection, schema.outbox, [rows.from_delivery(row) for row in changes.outbox])
+            self._tell_whom_it_began(connection, changes.outbox)
 
     def load_alert_states(self) -> dict[Subject, AlertState]:
         """Every state that was committed, of all subjects."""

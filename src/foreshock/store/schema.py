@@ -85,7 +85,7 @@ outbox = Table(
     Column("created_s", Double, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_s", Double, nullable=False),
-    Column("status", String(16), nullable=False),  # pending, delivered, rejected, given_up
+    Column("status", String(16), nullable=False),  # pending, delivered, rejected, given_up, sink_removed
     Column("settled_s", Double),
     Column("message", Text),
     Index("outbox_status", "status", "sink", "next_attempt_s"),

@@ -15,6 +15,7 @@ MAX_DESCRIPTION_CHARS: Final = 4_096
 MAX_SLACK_SECTION_CHARS: Final = 3_000
 MAX_QUERY_CHARS: Final = 1_024
 MAX_NAMED: Final = 5  # contributions that are read out; the event has the others
+LEAST_NAMED: Final = 0.005  # share that is read out, unless it is the largest: "0%" tells nobody anything
 _SENTENCES: Final = (("Broken", "relations"), ("Changed in the cluster", "changes"), ("Also anomalous", "neighbours"))
 _FOR_SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
@@ -41,7 +42,7 @@ def alert(event: dict[str, Any], *, now_s: float, resend_s: float) -> dict[str, 
         "event_id": event["id"],
         "explain": f"foreshock explain {data['incident']}",
         "model": (data.get("model") or {}).get("revision"),
-        "query": _cut(next((query["query"] for query in data.get("queries", ())), ""), MAX_QUERY_CHARS),
+        "query": _cut(_query(data), MAX_QUERY_CHARS),
     }
     return {
         "labels": dict(data["labels"]),
@@ -121,7 +122,8 @@ def summary(event: dict[str, Any]) -> str:
 def description(event: dict[str, Any]) -> str:
     """The evidence in a few lines: score, who contributed, which relations broke, what changed, who else."""
     data = event["data"]
-    named = ", ".join(f"{one['metric']} {one['share']:.0%}" for one in data["contributions"][:MAX_NAMED])
+    worth = [one for k, one in enumerate(data["contributions"][:MAX_NAMED]) if k == 0 or one["share"] >= LEAST_NAMED]
+    named = ", ".join(f"{one['metric']} {one['share']:.0%}" for one in worth)
     lines = [f"{_headline(event)}, score {data['score']:.3g} (1 is the threshold), since {data['started_at']}."]
     if named:
         lines.append(f"Contributions: {named}.")
@@ -134,6 +136,13 @@ def description(event: dict[str, Any]) -> str:
         if sentences:
             lines.append(f"{title}: {'; '.join(sentences)}.")
     return "\n".join(lines)
+
+
+def _query(data: dict[str, Any]) -> str:
+    """The query of the metric that leads; of the first one where none does."""
+    by_metric = {query["metric"]: str(query["query"]) for query in reversed(data.get("queries", ()))}
+    leader = next((one["metric"] for one in data["contributions"]), "")
+    return by_metric.get(leader) or next(reversed(by_metric.values()), "")
 
 
 def graph(event: dict[str, Any]) -> str:
