@@ -89,7 +89,7 @@ def _said(*command: str | Path) -> str:
 
 
 def test_amtool_shows_what_moved_and_how_to_go_on(told: dict[str, Any], new_alertmanager: NewAlertmanager) -> None:
-    """The sentence in one line; in the annotations the evidence, the leading query, and the command that explains it."""
+    """The sentence in one line; in the annotations the evidence, the leading query, the command that explains it."""
     require("amtool", package="prometheus-alertmanager")
     server = new_alertmanager()
     settings = AlertmanagerSettings.model_validate({"name": "oncall", "urls": [server.url]})
