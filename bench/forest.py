@@ -20,11 +20,12 @@ from typing import Any
 import isotree
 import numpy as np
 from bench.row import Row
+from bench.windows import WINDOW, statistics_of
 from sklearn.ensemble import IsolationForest
 
 from foreshock.detectors import forest as own
 
-N_TIMES, WINDOW, N_FEATURES = 10_080, 60, 12
+N_TIMES, N_FEATURES = 10_080, 12
 N_TREES, SAMPLE_SIZE = 100, 256
 OWN_MODELS, ISOTREE_MODELS, SKLEARN_MODELS = 1_000, 200, 50
 REPEATS = 7
@@ -37,24 +38,7 @@ def training_rows() -> np.ndarray:
     noise = rng.normal(size=n)
     for i in range(1, n):
         noise[i] += 0.8 * noise[i - 1]
-    series = 40.0 + 5.0 * np.sin(2.0 * np.pi * np.arange(n) / 1_440.0) + noise
-    windows = np.lib.stride_tricks.sliding_window_view(series, WINDOW)
-    low, median, high = np.quantile(windows, [0.25, 0.5, 0.75], axis=1)
-    columns = (
-        windows.mean(axis=1),
-        median,
-        windows.std(axis=1),
-        windows[:, -1] - windows[:, -2],
-        high - low,
-        windows.min(axis=1),
-        windows.max(axis=1),
-        low,
-        high,
-        windows[:, -1],
-        windows[:, -5:].mean(axis=1),
-        windows[:, -5:].std(axis=1),
-    )
-    return np.column_stack(columns)
+    return statistics_of(40.0 + 5.0 * np.sin(2.0 * np.pi * np.arange(n) / 1_440.0) + noise)
 
 
 def _own(rows: np.ndarray, seed: int = 1) -> own.Forest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from foreshock.core.clock import rfc3339
@@ -43,13 +43,17 @@ def pinned(watch: Watch, record: ModelRecord) -> Learnt:
     return Learnt(watch.subject, f"{record.name} is pinned", NEVER_S, ready=True)
 
 
-def restored(watch: Watch, record: ModelRecord, shadow: ModelRecord | None, now_s: float) -> Learnt:
-    """A kept revision judges again, and is due when it would have been: at once where it is provisional."""
+def restored(watch: Watch, record: ModelRecord, records: Sequence[ModelRecord], now_s: float) -> Learnt:
+    """A kept revision of a line judges again, and is due when it would have been: at once where it is provisional.
+
+    A candidate that was rejected counts as a training: starting again must not train everybody whose last one was.
+    """
     training = watch.spec.training
     chosen_s = float(record.details["active_from_s"]) if record.details.get("by_hand") else 0.0
-    due_s = max(record.trained_to_s, chosen_s) + training.retrain_interval
+    trained_s = max(one.trained_to_s for one in records if lines.fits(one, watch.spec) or one is record)
+    due_s = max(trained_s, chosen_s) + training.retrain_interval
     due_s = max(due_s, lines.held_until_s(record))
-    if shadow is not None:
+    if (shadow := lines.shadow(records)) is not None:
         due_s = min(due_s, shadow.created_s + training.shadow)
     ready = not lines.is_provisional(record)
     return Learnt(

@@ -61,7 +61,7 @@ class Trainer:
         await self._shelf.restore(watch, record, loaded, now_s, pinned=pinned is not None)
         if pinned is not None:
             return learnt.pinned(watch, record)
-        return learnt.restored(watch, record, lines.shadow(records), now_s)
+        return learnt.restored(watch, record, records, now_s)
 
     async def fall_back(self, watch: Watch) -> str | None:
         """Let the last revision that can be read judge in place of a damaged one; its name, or None without any.
