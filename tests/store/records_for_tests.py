@@ -61,6 +61,12 @@ def model(n: int, **more: object) -> ModelRecord:
     return ModelRecord(**{**known, **more})  # type: ignore[arg-type]
 
 
+def record(history: History, *models: ModelRecord, epoch: int | None = None) -> None:
+    """Store each as it is, by the way that the engine takes."""
+    for each in models:
+        history.change_models(each.subject, each.version, lambda _, each=each: (each,), epoch=epoch)  # type: ignore[misc]
+
+
 def everything(history: History) -> tuple[object, ...]:
     """All that can be read from a history, to compare two of them."""
     return (

@@ -6,13 +6,12 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.servers.s3 import S3
-from tests.store.records_for_tests import cycle, everything, model, subject
+from tests.store.records_for_tests import cycle, everything, model, record, subject
 
 from foreshock.app.settings import Settings
 from foreshock.app.wiring import open_artifacts
@@ -30,8 +29,8 @@ def source(tmp_path: Path) -> Iterator[tuple[History, ArtifactStore]]:
         history.commit_cycle(cycle(number))
     for revision in (1, 2, 3):
         digest = artifacts.put({"a": np.arange(revision * 100.0)}, {"revision": revision})
-        record = replace(model(1), revision=revision, digest=digest)
-        history.record_model(replace(record, details={**record.details, "members": [{"group": [], "digest": digest}]}))
+        members = [{"group": [], "digest": digest}]
+        record(history, model(1, revision=revision, digest=digest, details={"threshold": 0.3, "members": members}))
     yield history, artifacts
     history.close()
 
@@ -59,8 +58,8 @@ def test_what_is_restored_is_what_was_there(
     assert everything(target) == everything(history)
     assert target.models(subject(0)) == history.models(subject(0))
     assert contents.models == 3
-    for record in history.models(subject(0)):
-        assert store.get(record.digest)[1]["a"].tobytes() == artifacts.get(record.digest)[1]["a"].tobytes()
+    for each in history.models(subject(0)):
+        assert store.get(each.digest)[1]["a"].tobytes() == artifacts.get(each.digest)[1]["a"].tobytes()
     again, back = History(f"sqlite:///{tmp_path}/again.db"), ArtifactStore(tmp_path / "again")
     backup.read(again.database, back, io.BytesIO(taken((target, store))))
     assert everything(again) == everything(history)

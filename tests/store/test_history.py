@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
-from tests.store.records_for_tests import NOW_S, SINKS, cycle, everything, incident, model, subject
+from tests.store.records_for_tests import NOW_S, SINKS, cycle, everything, incident, model, record, subject
 
 from foreshock.alerting.outbox import Attempt, Outcome
 from foreshock.alerting.state import EndReason, Kind, end
 from foreshock.core.errors import LeaseLost, StoreUnavailable, UserError
 from foreshock.store.history import RETENTION_S, History
-from foreshock.store.records import CycleChanges, Progress
+from foreshock.store.records import CycleChanges, ModelRecord, Progress
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -107,7 +107,7 @@ def test_deleting_a_detector_keeps_its_incidents_and_what_must_still_be_sent(his
     """States, progress and models go; the resolution that tells the world still leaves."""
     changes = cycle(0)
     history.commit_cycle(changes)
-    history.record_model(model(1))
+    record(history, model(1))
     history.commit_cycle(cycle(1))
     history.commit_cycle(CycleChanges(NOW_S, deleted_detectors=(("shop", "detector-0"),)))
     assert subject(0) not in history.load_alert_states()
@@ -132,29 +132,21 @@ def test_groups_of_one_detector_are_apart_and_labels_may_be_long(history: Histor
     assert history.load_progress() == {one.subject: one for one in told}
 
 
-def test_an_active_revision_retires_the_one_before_it(history: History) -> None:
-    """There is one active revision a line; lines and subjects do not touch each other."""
-    assert history.active_model(subject(0), "v2.1.0") is None
-    assert history.next_revision(subject(0), "v2.1.0") == 1
-    history.record_model(model(1))
-    history.record_model(model(1, version="v3"))
-    history.record_model(model(2, stage="Candidate"))
-    assert history.active_model(subject(0), "v2.1.0") == model(1)
-    history.record_model(model(2))
-    assert history.active_model(subject(0), "v2.1.0") == model(2)
-    assert [one.stage for one in history.models(subject(0), version="v2.1.0")] == ["Active", "Retired"]
-    assert history.active_model(subject(0), "v3") == model(1, version="v3")
-    assert history.next_revision(subject(0), "v2.1.0") == 3
-    assert {one.name for one in history.active_models()} == {"v2.1.0-r2", "v3-r1"}
-    assert history.live_digests() == {model(1).digest, model(2).digest}
+def test_a_change_of_a_line_is_of_that_line_alone(history: History) -> None:
+    """What `change` returns is stored, newest first; what it leaves out, other lines and other subjects stay."""
+    other = replace(model(1, version="v3"), subject=subject(1))
+    record(history, model(1), model(1, version="v3"), other, model(2, stage="Candidate"))
 
+    def retire_the_first(known: tuple[ModelRecord, ...]) -> tuple[ModelRecord, ...]:
+        assert known == (model(2, stage="Candidate"), model(1))
+        return (replace(known[1], stage="Retired"), model(3))
 
-def test_going_back_is_one_record(history: History) -> None:
-    """Recording an old revision as active again retires the newer one."""
-    history.record_model(model(1))
-    history.record_model(model(2))
-    history.record_model(model(1))
-    assert history.active_model(subject(0), "v2.1.0") == model(1)
+    after = history.change_models(subject(0), "v2.1.0", retire_the_first)
+    assert after == (model(3), model(2, stage="Candidate"), model(1, stage="Retired"))
+    assert history.models(subject(0), version="v2.1.0") == after
+    assert history.models(subject(0), version="v3") == (model(1, version="v3"),)
+    assert history.models(subject(1)) == (other,)
+    assert history.live_digests() == {model(n).digest for n in (1, 2, 3)}
 
 
 def test_pending_rows_are_due_in_order_and_bounded(history: History) -> None:
@@ -260,7 +252,7 @@ def test_a_leader_that_was_replaced_writes_nothing_any_more(history: History, ur
     """Every kind of write of the older epoch is `LeaseLost` and leaves no trace; the newer leader goes on."""
     history.begin_epoch(4)
     history.commit_cycle(cycle(1))
-    history.record_model(model(1))
+    record(history, model(1))
     (row,) = history.pending("bus", limit=9, now_s=2e9)
     newer = History(url)
     assert newer.lease_epoch() == 4
@@ -269,7 +261,7 @@ def test_a_leader_that_was_replaced_writes_nothing_any_more(history: History, ur
     for write in (
         lambda: history.commit_cycle(cycle(2)),
         lambda: history.commit_cycle(CycleChanges(NOW_S)),
-        lambda: history.record_model(model(2)),
+        lambda: record(history, model(2)),
         lambda: history.delete_detector("shop", "detector-1"),
         lambda: history.mark_delivered(row, now_s=NOW_S),
         lambda: history.prune(now_s=4e9),
@@ -292,10 +284,10 @@ def test_an_epoch_may_be_given_with_each_write(history: History) -> None:
     history.commit_cycle(cycle(1))
     assert history.lease_epoch() == 0
     history.commit_cycle(cycle(2), epoch=2)
-    history.record_model(model(1), epoch=3)
+    record(history, model(1), epoch=3)
     assert history.lease_epoch() == 3
     with pytest.raises(LeaseLost):
-        history.record_model(model(2), epoch=2)
+        record(history, model(2), epoch=2)
     assert history.models(subject(0)) == (model(1),)
 
 

@@ -181,7 +181,7 @@ def test_the_password_file_is_read_for_each_connection(new_postgresql: NewPostgr
     history.commit_cycle(cycle(2))
     file.unlink()
     server.restart()
-    with pytest.raises(StoreUnavailable, match=r"database_password_file .* cannot be read"):
+    with pytest.raises(StoreUnavailable, match=r"database_password_file: .* cannot be read"):
         history.commit_cycle(cycle(3))
     history.close()
 

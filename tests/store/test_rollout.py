@@ -8,15 +8,20 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from sqlalchemy import select, update
 from tests.servers.postgresql import PostgreSQL
 from tests.store import rollout_driver
+from tests.store.records_for_tests import cycle, everything, model, record, subject
 
+from foreshock.store import schema
 from foreshock.store.artifacts import ArtifactStore
 from foreshock.store.history import History
+from foreshock.store.records import Feedback
 
 # The version before. Nothing was released yet, so it is the state before Alembic; a release puts its tag here.
 PREVIOUS = "d2671428991b"
@@ -73,6 +78,19 @@ def _read(stream: IO[str] | None) -> Any:
     return json.loads(line)
 
 
+def _all_of(*numbers: int) -> list[str]:
+    """What `read all` answers once these cycles were committed."""
+    cycles = [cycle(number) for number in numbers]
+    return sorted(
+        [
+            *(str(state.subject) for each in cycles for state in each.states),
+            *(incident.incident_id for each in cycles for incident in each.incidents),
+            *(row.event_id for each in cycles for row in each.outbox),
+            *(model(number + 1).name for number in numbers),
+        ]
+    )
+
+
 def test_both_read_what_the_other_wrote(older: subprocess.Popen[str], url: str, tmp_path: Path) -> None:
     """The older one goes on while the newer one migrates; each sees every state, incident, event, model of both."""
 
@@ -95,4 +113,34 @@ def test_both_read_what_the_other_wrote(older: subprocess.Popen[str], url: str, 
     assert ask("commit 1") == mine("commit 0")  # the same cycle once more, by the other: nothing changes
     assert mine(f"get {ask('put 3')}") == ["the older", [0.0, 1.0, 2.0]]
     assert ask(f"get {mine('put 4')}") == ["the older", [0.0, 1.0, 2.0, 3.0]]
+    assert ask("read all") == mine("read all") == _all_of(0, 1, 2)  # and not the same too little
     newer.close()
+
+
+def test_what_a_later_version_adds_harms_nobody(url: str) -> None:
+    """Unknown keys in every document that is kept: all is read as before, and what is written anew keeps its own."""
+    history = History(url)
+    history.commit_cycle(cycle(0))
+    (incident,) = history.incidents()
+    history.give_verdict(incident.incident_id, Feedback("true_positive", 1.0, "cli"), now_s=1.0)
+    record(history, model(1))
+    before = everything(history)
+    documents = {
+        "alert_states": ("state",), "progress": ("memory",), "models": ("details", "rows_excluded"),
+        "incidents": ("evidence", "feedback"), "outbox": ("event",),
+    }  # fmt: skip
+    with history.database.writing() as connection:
+        for table, columns in documents.items():
+            for name in columns:
+                column = schema.metadata.tables[table].c[name]
+                for (value,) in connection.execute(select(column)).all():
+                    connection.execute(update(column.table).values({name: {**value, "of_a_later_version": 1}}))
+    assert history.load_alert_states() == before[0]
+    (after,) = history.incidents()
+    assert after.feedback == Feedback("true_positive", 1.0, "cli")
+    assert replace(after, evidence=None, feedback=None) == replace(incident, evidence=None)
+    history.change_models(subject(0), "v2.1.0", lambda known: (replace(known[0], stage="Retired"),))
+    (kept,) = history.models(subject(0))
+    assert (kept.stage, kept.details["of_a_later_version"]) == ("Retired", 1)
+    history.commit_cycle(cycle(1))
+    history.close()

@@ -10,12 +10,14 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TextIO, TypeVar
 
 import structlog
+from sqlalchemy import Connection
 
 from foreshock.alerting.outbox import Delivery
 from foreshock.app.clock import SystemClock
@@ -39,7 +41,6 @@ from foreshock.operator.status import Reporter
 from foreshock.operator.surroundings import ClusterSurroundings
 from foreshock.operator.watch import Heard, Key, Kind, Reflector
 from foreshock.store.history import History
-from foreshock.store.records import CycleChanges, Feedback, Incident, ModelChange, ModelRecord, Notice
 
 LEASE = "foreshock"
 _GUARD_WITHIN_S = 6.0  # how long a write waits for the Lease to be confirmed again
@@ -59,34 +60,12 @@ class LedHistory(History):
         super().__init__(settings.database, password_file=settings.database_password_file)
         self._guard = guard
 
-    def commit_cycle(self, changes: CycleChanges, *, epoch: int | None = None) -> None:
+    @contextmanager
+    def _fenced(self, epoch: int | None) -> Iterator[Connection]:
+        """As that of the database alone, under the epoch of this leadership where none was given."""
         leads = self._guard()
-        super().commit_cycle(changes, epoch=leads if epoch is None else epoch)
-
-    def change_models(
-        self,
-        subject: Subject,
-        version: str,
-        change: ModelChange,
-        *,
-        forget: ModelChange = lambda _: (),
-        noticed_s: float | None = None,
-        epoch: int | None = None,
-    ) -> tuple[ModelRecord, ...]:
-        leads = self._guard()
-        return super().change_models(
-            subject, version, change, forget=forget, noticed_s=noticed_s, epoch=leads if epoch is None else epoch
-        )
-
-    def give_verdict(
-        self, incident_id: str, feedback: Feedback | None, *, now_s: float, epoch: int | None = None
-    ) -> Incident | None:
-        leads = self._guard()
-        return super().give_verdict(incident_id, feedback, now_s=now_s, epoch=leads if epoch is None else epoch)
-
-    def settle_notices(self, done: Collection[Notice], *, epoch: int | None = None) -> None:
-        leads = self._guard()
-        super().settle_notices(done, epoch=leads if epoch is None else epoch)
+        with super()._fenced(leads if epoch is None else epoch) as connection:
+            yield connection
 
     def pending(self, sink: str, *, limit: int, now_s: float) -> tuple[Delivery, ...]:
         self._guard()  # what is handed out is sent

@@ -7,10 +7,10 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from foreshock.core.access import read_secret
 from foreshock.core.errors import PrometheusUnavailable
 from foreshock.prometheus.settings import Datasource
 
-MAX_SECRET_BYTES = 64 * 1024  # a token is some kilobytes; anything larger is the wrong file
 _MASK = "***"
 
 _Stamp = tuple[int, int, int]  # Kubernetes swaps a symbolic link: the inode changes even where the time does not
@@ -27,12 +27,12 @@ class _SecretFile:
         stamp = _stamp(self.path, self.field)
         if stamp != self.stamp:
             try:
-                with self.path.open("rb") as file:
-                    content = file.read(MAX_SECRET_BYTES + 1)
-                text = content.decode().strip()
-            except (OSError, UnicodeDecodeError) as error:
+                text = read_secret(self.path).decode().strip()
+            except UnicodeDecodeError as error:
                 raise _unreadable(self.path, self.field, error) from error
-            if len(content) > MAX_SECRET_BYTES or not text.isprintable() or not text:
+            except ValueError as error:
+                raise PrometheusUnavailable(f"{self.field}: {error}") from error
+            if not text.isprintable():
                 raise PrometheusUnavailable(f"{self.field}: {self.path} must hold one line of text, the secret alone")
             self.text, self.stamp = text, stamp
         return self.text

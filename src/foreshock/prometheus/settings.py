@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from foreshock.core.access import Login
 from foreshock.core.durations import parse_duration
 
 # Prometheus runs 20 queries at a time by default (`--query.max-concurrency`): one place is left to the people on call.
@@ -28,20 +29,6 @@ class _Model(BaseModel):
     """Frozen, strict about keys, and silent about what was typed: an input may be a secret in the wrong place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class BasicAuth(_Model):
-    """A user name with a password, given here or in a file that is read again when it changes."""
-
-    username: str = Field(min_length=1, max_length=256)
-    password: SecretStr | None = None
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if (self.password is None) == (self.password_file is None):
-            raise ValueError("set exactly one of password and password_file")
-        return self
 
 
 class Tls(_Model):
@@ -74,7 +61,7 @@ class Datasource(_Model):
     url: str = Field(max_length=2048)
     external_url: str | None = Field(default=None, max_length=1024)
     """Where people open it in a browser, for the links in events; `url` where it is absent."""
-    basic_auth: BasicAuth | None = None
+    basic_auth: Login | None = None
     bearer_token: SecretStr | None = None
     bearer_token_file: Path | None = None
     tls: Tls | None = None

@@ -20,6 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from foreshock.core.access import MAX_SECRET_BYTES, read_secret
 from foreshock.core.errors import ArtifactDamaged, ArtifactMissing, StoreUnavailable
 from foreshock.store.artifacts import ARRAYS, MANIFEST, Artifacts, aside_name, check_size, is_digest
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig  # it does not exist at runtime
 
 TOUCHED = "touched"
-MAX_SECRET_BYTES = 16 * 1024
 _READ = "read"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
@@ -291,17 +291,11 @@ def _text(field: str, path: Path | None) -> str:
     return _secret(field, path, MAX_SECRET_BYTES).decode(errors="replace").strip()
 
 
-def _secret(field: str, path: Path, limit_bytes: int) -> bytes:
+def _secret(field: str, path: Path, most_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"s3.{field} {path} cannot be read ({error.strerror}); mount it or correct it."
-        ) from error
-    if len(content) > limit_bytes:
-        raise StoreUnavailable(f"s3.{field} {path} is longer than {limit_bytes} bytes; correct it.")
-    return content
+        return read_secret(path, most_bytes=most_bytes)
+    except ValueError as error:
+        raise StoreUnavailable(f"s3.{field}: {error}.") from error
 
 
 def _code(error: BaseException) -> str:

@@ -41,7 +41,6 @@ from foreshock.store.records import Backlog, CycleChanges, Incident, ModelRecord
 from foreshock.store.retelling import Retelling
 
 RETENTION_S = 90 * 86_400
-ACTIVE, RETIRED = "Active", "Retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,27 +218,6 @@ class History(ByHand, Retelling):
 
     # --- models --------------------------------------------------------------------------------------------------
 
-    def record_model(self, record: ModelRecord, *, epoch: int | None = None) -> None:
-        """Store a revision, or its new stage; recording an `Active` one retires the active one of the same line."""
-        with self._fenced(epoch) as connection:
-            if record.stage == ACTIVE:
-                table = schema.models
-                connection.execute(
-                    update(table)
-                    .where(
-                        table.c.subject_key == rows.subject_key(record.subject),
-                        table.c.version == record.version,
-                        table.c.stage == ACTIVE,
-                        table.c.revision != record.revision,
-                    )
-                    .values(stage=RETIRED)
-                )
-            self._upsert(connection, schema.models, ("subject_key", "version", "revision"), [rows.from_model(record)])
-
-    def active_model(self, subject: Subject, version: str) -> ModelRecord | None:
-        """The active revision of this line, or None where none was trained yet."""
-        return next((model for model in self.models(subject, version=version) if model.stage == ACTIVE), None)
-
     def models(self, subject: Subject, *, version: str | None = None) -> tuple[ModelRecord, ...]:
         """All revisions of a subject, of one line where `version` is given, newest first."""
         table = schema.models
@@ -249,21 +227,6 @@ class History(ByHand, Retelling):
         query = query.order_by(table.c.created_s.desc(), table.c.revision.desc())
         with self._database.reading() as connection:
             return tuple(rows.to_model(row) for row in connection.execute(query).mappings())
-
-    def active_models(self) -> tuple[ModelRecord, ...]:
-        """The active revisions of all subjects and lines: what is loaded when the process starts."""
-        query = select(schema.models).where(schema.models.c.stage == ACTIVE)
-        with self._database.reading() as connection:
-            return tuple(rows.to_model(row) for row in connection.execute(query).mappings())
-
-    def next_revision(self, subject: Subject, version: str) -> int:
-        """One more than the highest revision of the line; 1 for the first."""
-        table = schema.models
-        query = select(func.max(table.c.revision)).where(
-            table.c.subject_key == rows.subject_key(subject), table.c.version == version
-        )
-        with self._database.reading() as connection:
-            return int(connection.execute(query).scalar() or 0) + 1
 
     def live_digests(self) -> frozenset[str]:
         """The digests that some record still names: artifacts that garbage collection must keep."""

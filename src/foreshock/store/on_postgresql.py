@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
+from foreshock.core.access import read_secret
 from foreshock.core.errors import Damaged, ForeshockError, StoreUnavailable
 
-MAX_PASSWORD_BYTES = 4_096
 _POOL_SIZE = 5
 _MOST_CONNECTIONS = 10
 _SPARE_S = 2.0  # the server ends a statement by itself before we leave it
@@ -155,15 +155,9 @@ def _first_line(error: psycopg.Error) -> str:
 
 def _password(file: Path) -> str:
     try:
-        with file.open("rb") as content:
-            secret = content.read(MAX_PASSWORD_BYTES + 1)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"database_password_file {file} cannot be read ({error.strerror}); mount it or correct the path."
-        ) from error
-    if len(secret) > MAX_PASSWORD_BYTES:
-        raise StoreUnavailable(f"database_password_file {file} is longer than {MAX_PASSWORD_BYTES} bytes; correct it.")
-    return secret.decode(errors="replace").rstrip("\r\n")
+        return read_secret(file).decode(errors="replace")
+    except ValueError as error:
+        raise StoreUnavailable(f"database_password_file: {error}.") from error
 
 
 def lock_for_migration(connection: Connection) -> None:

@@ -85,12 +85,17 @@ def to_incident(row: Mapping[Any, Any]) -> Incident:
         reason=EndReason(row["reason"]) if row["reason"] else None,
         evidence=row["evidence"],
         peak_evidence=row["peak_evidence"],
-        feedback=None if row["feedback"] is None else Feedback(**row["feedback"]),
+        feedback=None if row["feedback"] is None else _to_feedback(row["feedback"]),
     )
 
 
 def from_feedback(feedback: Feedback) -> dict[str, Any]:
     return asdict(feedback)
+
+
+def _to_feedback(value: Mapping[str, Any]) -> Feedback:
+    """What a later version adds is ignored: both run side by side in a rollout."""
+    return Feedback(**{name: value[name] for name in Feedback.__dataclass_fields__ if name in value})
 
 
 def from_delivery(row: Delivery) -> dict[str, Any]:

@@ -6,19 +6,17 @@ import ssl
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from foreshock.core import access
+from foreshock.core.access import Login
 from foreshock.core.errors import SinkUnavailable
 
-MAX_SECRET_BYTES = 4_096
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Tls(_Part):
+class Tls(BaseModel):
     """Whom to trust (the system's authorities where `ca_file` is absent), and our own certificate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -46,30 +44,17 @@ class Tls(_Part):
         return context
 
 
-class Login(_Part):
-    """A user name with its password, given here or in a mounted file."""
+def read_password(sink: str, login: Login) -> str:
+    """The password of now.
 
-    username: str = Field(min_length=1, max_length=256)
-    password: SecretStr | None = None
-    password_file: Path | None = None
+    Raises:
+        SinkUnavailable: its file cannot be read.
 
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if (self.password is None) == (self.password_file is None):
-            raise ValueError("set exactly one of password and password_file")
-        return self
-
-    def read(self, sink: str) -> str:
-        """The password of now.
-
-        Raises:
-            SinkUnavailable: its file cannot be read.
-
-        """
-        if self.password is not None:
-            return self.password.get_secret_value()
-        assert self.password_file is not None
-        return read_secret(sink, "password_file", self.password_file).decode(errors="replace")
+    """
+    if login.password is not None:
+        return login.password.get_secret_value()
+    assert login.password_file is not None
+    return read_secret(sink, "password_file", login.password_file).decode(errors="replace")
 
 
 def read_secret(sink: str, key: str, file: Path) -> bytes:
@@ -80,10 +65,6 @@ def read_secret(sink: str, key: str, file: Path) -> bytes:
 
     """
     try:
-        with file.open("rb") as opened:
-            secret = opened.read(MAX_SECRET_BYTES + 1).strip()
-    except OSError as error:
-        raise SinkUnavailable(f"Sink {sink!r} cannot read its {key} {file}: {error.strerror}.") from error
-    if not secret or len(secret) > MAX_SECRET_BYTES:
-        raise SinkUnavailable(f"Sink {sink!r} needs a secret of 1 to {MAX_SECRET_BYTES} bytes in {file}.")
-    return secret
+        return access.read_secret(file).strip()
+    except ValueError as error:
+        raise SinkUnavailable(f"Sink {sink!r} has no {key}: {error}.") from error

@@ -16,10 +16,11 @@ import aiohttp
 from pydantic import AfterValidator, Field, model_validator
 from yarl import URL
 
-from foreshock.alerting.sinks.access import Login, Tls, read_secret
+from foreshock.alerting.sinks.access import Tls, read_password, read_secret
 from foreshock.alerting.sinks.base import BaseSinkSettings, Standing, one_line
 from foreshock.alerting.sinks.http import Poster, checked_url
 from foreshock.alerting.sinks.templates import alert
+from foreshock.core.access import Login
 from foreshock.core.clock import Clock
 from foreshock.core.errors import ForeshockError, SinkRejected, SinkUnavailable
 
@@ -160,7 +161,7 @@ class AlertmanagerSink:
         settings, headers = self._settings, {"Content-Type": "application/json"}
         if settings.basic_auth is not None:
             login = settings.basic_auth
-            headers["Authorization"] = aiohttp.encode_basic_auth(login.username, login.read(self.name))
+            headers["Authorization"] = aiohttp.encode_basic_auth(login.username, read_password(self.name, login))
         elif settings.bearer_token_file is not None:
             token = read_secret(self.name, "bearer_token_file", settings.bearer_token_file)
             headers["Authorization"] = f"Bearer {token.decode(errors='replace')}"

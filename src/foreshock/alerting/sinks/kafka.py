@@ -15,8 +15,9 @@ from typing import Any, Final, Literal
 from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import Field
 
-from foreshock.alerting.sinks.access import Login, Tls
+from foreshock.alerting.sinks.access import Tls, read_password
 from foreshock.alerting.sinks.base import BaseSinkSettings, one_line
+from foreshock.core.access import Login
 from foreshock.core.errors import SinkRejected, SinkUnavailable
 
 CONTENT_TYPE: Final = b"application/cloudevents+json; charset=UTF-8"
@@ -136,7 +137,7 @@ class KafkaSink:
             configuration |= {
                 "sasl.mechanism": settings.sasl.mechanism,
                 "sasl.username": settings.sasl.username,
-                "sasl.password": settings.sasl.read(self.name),
+                "sasl.password": read_password(self.name, settings.sasl),
             }
         return configuration
 
