@@ -35,8 +35,9 @@ class Teacher:
     async def restore(self, _watch: Watch, _now_s: float) -> None:
         return None
 
-    async def learn(self, watch: Watch, _now_s: float, *, anew: bool = False) -> Learnt:
+    async def learn(self, watch: Watch, _now_s: float, *, anew: bool = False, drift: object = None) -> Learnt:
         assert not anew
+        assert drift is None
         self.asked.append(watch.subject.name)
         outcome = self.outcomes[watch.subject.name]
         if outcome is not None:

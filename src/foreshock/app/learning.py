@@ -257,7 +257,7 @@ class Learning:
         known = self._known.setdefault(subject, Known())
         if learnt is not None and learnt.ready:
             known.damage = None
-            if watch.spec.training.drift_detection == "enabled" and learnt.next_s != NEVER_S:
+            if learnt.next_s != NEVER_S and watch.spec.training.drift_detection == "enabled":
                 self._look_at_s.setdefault(subject, self.clock.now_s() + _LOOK_EVERY_S * spread(subject))
             else:
                 self._look_at_s.pop(subject, None)
