@@ -75,8 +75,8 @@ def _sections(page: str) -> dict[str, list[str]]:
 def _key(line: str) -> tuple[str, ...]:
     """Which run a row is of: its first cell, without how many cases, or in tables of all datasets the first three."""
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    first = cells[0].partition(" (")[0]
-    return (first,) if first.startswith("`") or first not in TITLES else tuple(cells[:3])
+    cells = [cell.partition(" (")[0] for cell in cells]
+    return tuple(cells[:3]) if cells[0] in TITLES else (cells[0],)
 
 
 def _around(path: Path) -> tuple[str, str, str]:
@@ -95,9 +95,9 @@ def tables(results: Results) -> str:
     if results.nab:
         parts.append(_nab(results))
     if results.throttle:
-        parts.append(_throttle(results.throttle))
+        parts.append(_throttle(results.throttle, results.scopes))
     if results.honesty:
-        parts.append(_honesty(results.honesty))
+        parts.append(_honesty(results.honesty, results.scopes))
     return "\n".join(parts)
 
 
@@ -138,7 +138,7 @@ def _nab(results: Results) -> str:
     return "\n".join([title, *table, ""])
 
 
-def _throttle(rows: Iterable[Effect]) -> str:
+def _throttle(rows: Iterable[Effect], scopes: Mapping[str, Scope]) -> str:
     table = [
         "### Throttle on and off\n",
         _line(
@@ -151,13 +151,13 @@ def _throttle(rows: Iterable[Effect]) -> str:
         found = (f"{row.found_on}/{row.segments}", f"{row.found_off}/{row.segments}", str(row.lost))
         rates = (number(row.per_week_on, 1), number(row.per_week_off, 1))
         delays = (duration(row.delay_on_s), duration(row.delay_off_s))
-        detector = f"`{row.detector}` {_MODES[row.mode]}"
+        detector = _run_name(row, scopes)
         passed = number(100 * row.pass_ratio, 1)
         table.append(_line((row.dataset, detector, row.budget, *found, *rates, *delays, passed)))
     return "\n".join([*table, ""])
 
 
-def _honesty(rows: Iterable[Honesty]) -> str:
+def _honesty(rows: Iterable[Honesty], scopes: Mapping[str, Scope]) -> str:
     table = [
         "### Budget honesty\n",
         _line(("dataset", "detector", "budget", "false alarms", "allowed", "ratio", "90 % interval", "kept")),
@@ -167,9 +167,14 @@ def _honesty(rows: Iterable[Honesty]) -> str:
         one = row.summary
         figures = (str(one.false_alarms), number(row.allowed, 1), number(row.ratio, 1))
         interval = f"{number(row.low, 1)}-{number(row.high, 1)}"
-        name = f"`{one.detector}` {_MODES[one.mode]}"
+        name = _run_name(one, scopes)
         table.append(_line((one.dataset, name, one.budget, *figures, interval, "yes" if row.kept else "**no**")))
     return "\n".join([*table, ""])
+
+
+def _run_name(row: Summary | Effect, scopes: Mapping[str, Scope]) -> str:
+    part = row_name(row, scopes[row.dataset]).removeprefix(row.detector)
+    return f"`{row.detector}` {_MODES[row.mode]}{part}"
 
 
 def _line(cells: Sequence[str]) -> str:

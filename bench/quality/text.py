@@ -82,7 +82,7 @@ def scope(whole: Scope) -> str:
     return f"{cases}, {whole.segments} segments, {whole.weeks:.1f} weeks"
 
 
-def row_name(row: Summary, whole: Scope) -> str:
+def row_name(row: Summary | Effect, whole: Scope) -> str:
     """The detector, and on how many of the cases it was run where that is not all of them."""
     return row.detector if row.cases == whole.cases else f"{row.detector} ({row.cases} of {whole.cases})"
 

@@ -96,7 +96,7 @@ def test_rows_that_a_run_has_not_stay_on_the_page() -> None:
 
 | dataset | detector | budget | kept |
 | --- | --- | ---: | --- |
-| d2 | `foreshock` adaptive | 1/7d | yes |
+| d2 | `foreshock` adaptive (5 of 15) | 1/7d | yes |
 """
     page = merged(new, old)
     adaptive, frozen, budgets = page.split("### ")[1:]
@@ -105,7 +105,7 @@ def test_rows_that_a_run_has_not_stay_on_the_page() -> None:
     ]  # fmt: skip
     assert "| `random` | 2/43 |" in frozen
     assert budgets.splitlines()[4:] == [
-        "| d2 | `foreshock` adaptive | 1/7d | yes |", "| d2 | `foreshock` adaptive | 1/1d | yes |"
+        "| d2 | `foreshock` adaptive (5 of 15) | 1/7d | yes |", "| d2 | `foreshock` adaptive | 1/1d | yes |"
     ]  # fmt: skip
     assert merged(new, page) == page
 
