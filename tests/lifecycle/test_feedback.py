@@ -42,6 +42,7 @@ async def test_five_false_alarms_raise_the_threshold_and_taking_them_back_lowers
     async with simulated(tmp_path, {"latency": _latency}) as run:
         run.engine.put(detector(detection_window="30m"))
         await run.to_day(3.5)
+        before = run.score()
         happened = tuple(_incident(number) for number in range(5))
         run.history.commit_cycle(CycleChanges(run.clock.now_s(), incidents=happened))
         incidents = [one.incident_id for one in happened]
@@ -53,6 +54,12 @@ async def test_five_false_alarms_raise_the_threshold_and_taking_them_back_lowers
         newest = run.history.models(SUBJECT)[0]
         assert newest.created_s >= START_S + 3.5 * DAY_S  # at once, and not at the end of retrain_interval
         assert newest.details["threshold_factor"] == 1.5
+        assert newest.stage == "Active"
+        assert newest.details["validation"]["lost"] <= 2  # the champion is examined at the same threshold
+        assert run.score() == pytest.approx(before / 1.5, rel=0.2)
+        assert main(["models", "list", "--database", run.settings.database]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "threshold 1.50 times as far as learnt, after 0 true and 5 false alarms" in said
         assert "incident" not in newest.rows_excluded
         shown = run.engine._metrics.registry.get_sample_value(
             "foreshock_precision_ratio", {"detector": SUBJECT.detector}
@@ -63,6 +70,8 @@ async def test_five_false_alarms_raise_the_threshold_and_taking_them_back_lowers
         await run.to_day(3.9)
         again = run.history.models(SUBJECT)[0]
         assert again.details["threshold_factor"] == 1.0
+        assert again.stage == "Active"
+        assert run.score() == pytest.approx(before, rel=0.2)
         assert again.rows_excluded["incident"] > 0
 
 

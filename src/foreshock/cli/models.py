@@ -215,6 +215,10 @@ def _sentences(record: ModelRecord) -> str:
         said.append(f"learnt early because {record.details['drift']}")
     if record.stage == lines.ACTIVE and record.rows_excluded:
         said.append("left out " + ", ".join(f"{rows:,} {reason}" for reason, rows in record.rows_excluded.items()))
+    if (factor := float(record.details.get("threshold_factor", 1.0))) != 1.0:
+        given = record.details.get("verdicts", {})
+        after = f", after {given['true']} true and {given['false']} false alarms" if given else ""
+        said.append(f"threshold {factor:.2f} times as far as learnt{after}")
     if lent := on_loan(lines.on_loan(record)):
         said.append(lent.rstrip("."))
     if lines.is_provisional(record):
@@ -279,6 +283,7 @@ def _document(record: ModelRecord) -> dict[str, Any]:
         "drift": details.get("drift"),
         "validation": details.get("validation"),
         "threshold_factor": float(details.get("threshold_factor", 1.0)),
+        "verdicts": details.get("verdicts"),
         "created_at": rfc3339(int(record.created_s)),
         "digest": record.digest,
     }

@@ -19,7 +19,7 @@ from foreshock.detectors.model import Model
 from foreshock.engine.groups import Group
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.drift import Drift, Reference, reference_of
-from foreshock.lifecycle.feedback import TRUE_POSITIVE, precision_of, rows_of, stretched
+from foreshock.lifecycle.feedback import TRUE_POSITIVE, Precision, precision_of, rows_of, stretched
 from foreshock.lifecycle.train import maintenance_rows, rules_of, teaching_rows, train_revision, warm_share
 from foreshock.lifecycle.validate import (
     Findings,
@@ -46,7 +46,7 @@ class Lesson:
     confirmed: NDArray[np.bool_]
     warm_up: WarmUp
     n_groups: int
-    factor: float
+    given: Precision  # what people said: the threshold follows
     champion: Model | None
     anchor: Model | None
     known: tuple[Known, ...]
@@ -75,7 +75,7 @@ def fit_and_examine(lesson: Lesson) -> Fitted:
         raise NotEnoughHistory("This group was measured for less than the warm-up: wait, or shorten training.warm_up.")
     fit = partial(train_revision, spec, n_groups=lesson.n_groups, provisional=True)
     taught = without(frame, lesson.confirmed)
-    model = stretched(fit(taught, lesson.fired), lesson.factor)
+    model = stretched(fit(taught, lesson.fired), lesson.given.factor)
     model = replace(model, availability=np.isfinite(frame.values).mean(axis=0))
     if not lesson.warm_up.is_over:
         return Fitted(model)
@@ -90,7 +90,7 @@ def fit_and_examine(lesson: Lesson) -> Fitted:
         frame, rules, spec.false_alarm_budget.per_s / max(1, lesson.n_groups), lesson.known,
         lesson.adapting, lesson.shaken, lesson.moved_since_s,
     )  # fmt: skip
-    findings = examine(model, stretched(probe, lesson.factor), lesson.champion, trial, anchor=lesson.anchor)
+    findings = examine(model, stretched(probe, lesson.given.factor), lesson.champion, trial, anchor=lesson.anchor)
     return Fitted(model, findings, reference)
 
 
@@ -106,7 +106,8 @@ def lessons_of(
     now_s: float,
 ) -> dict[Group, Lesson]:
     """One lesson for each group that was measured."""
-    factor = precision_of(incidents).factor
+    given = precision_of(incidents)
+    before = float(judging.details.get("threshold_factor", 1.0)) if judging is not None else 1.0
     shaken = _is_shaken(watch, judging, incidents, now_s)
     tail_s = watch.schema.window_s + watch.spec.keep_firing_for
     lessons: dict[Group, Lesson] = {}
@@ -114,7 +115,8 @@ def lessons_of(
         subject = Subject(watch.subject.namespace, watch.subject.name, group)
         rows = rows_of(frame, incidents, subject, now_s, tail_s=tail_s, lasts=subject in adapting)
         lessons[group] = Lesson(
-            watch.spec, frame, *rows, warm_up, len(frames), factor, champion(watch, group), anchors.get(group),
+            watch.spec, frame, *rows, warm_up, len(frames), given,
+            _with_threshold(champion(watch, group), given.factor / before), anchors.get(group),
             _known(incidents, subject, now_s), subject in adapting, shaken,
             drift.since_s if drift is not None else 0.0,
         )  # fmt: skip
@@ -148,6 +150,11 @@ def champion(watch: Watch, group: Group) -> Model | None:
     if row is None or revision is None or revision.provisional or revision.sibling is not None:
         return None
     return watch.cohort.models[row]
+
+
+def _with_threshold(judge: Model | None, factor: float) -> Model | None:
+    """The champion as the verdicts would have it: what a candidate learnt is compared, and not what people said."""
+    return None if judge is None else stretched(judge, factor)
 
 
 def rows_counted(lesson: Lesson, excluded: Counter[str]) -> int:

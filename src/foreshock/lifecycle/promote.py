@@ -66,7 +66,8 @@ def candidate(
             **({} if warm_up.held_s is None else {"held_s": warm_up.held_s}),
             **({} if drift is None else {"drift": str(drift)}),
             "schema": watch.schema.fingerprint, "budget": str(spec.false_alarm_budget),
-            "threshold_factor": taught[0].factor, **_validated(found),
+            "threshold_factor": taught[0].given.factor,
+            "verdicts": {"true": taught[0].given.true, "false": taught[0].given.false}, **_validated(found),
         },
     )  # fmt: skip
 
