@@ -6,6 +6,7 @@ they are, work in the `namespace` of your own, and take `new_kubernetes` for fai
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -40,22 +41,12 @@ def binaries() -> Path:
 
 
 @dataclass(slots=True)
-class ControlPlane:
-    """A running control plane: `url`, `kubeconfig` of the administrator, and who else is asked for."""
+class Cluster:
+    """An API server at `url`, the `kubeconfig` of its administrator, and who else is asked for."""
 
     folder: Path
-    port: int
-    etcd: Server
-    api_server: Server
-    controller_manager: Server | None
-    _command: tuple[str, ...]
-    _users: Authority
-    _admin: Pair
-    _flags: tuple[str, ...] = field(default=())
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+    url: str
+    _admin: Pair | str  # a certificate, or a token
 
     @property
     def certificate_authority(self) -> Path:
@@ -73,10 +64,9 @@ class ControlPlane:
 
     # Users
 
-    def user(self, name: str, *groups: str) -> Path:
-        """The kubeconfig of a user with a certificate; nothing is allowed until a role is bound to it."""
-        pair = self._users.user(f"user-{name}", name, groups)
-        return self._write_kubeconfig(name, {"client-certificate": str(pair.certificate), "client-key": str(pair.key)})
+    def user(self, name: str, *_groups: str) -> Path:
+        """Only a control plane of the tests' own signs certificates: here the test is skipped."""
+        pytest.skip(f"needs a certificate for the user {name}, which USE_EXISTING_CLUSTER cannot give")
 
     def service_account(self, namespace: str, name: str, *, ttl_s: int = 3600) -> Path:
         """The kubeconfig of a service account, made where it is missing, with a token of the real TokenRequest."""
@@ -112,7 +102,6 @@ class ControlPlane:
             lambda: all(self._answers(f"/apis/{API_VERSION}/{plural}?limit=1") for plural in kinds),
             within_s=READY_WITHIN_S,
             what="our kinds are served",
-            server=self.api_server,
         )
 
     # Commands
@@ -138,12 +127,71 @@ class ControlPlane:
             Refused: the answer is an error; it carries the status code.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": content_type}, method=method)
+        headers = {"Content-Type": content_type} | self._headers()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=10, context=self._tls()) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             raise Refused(error.code, f"{method} {path}: {error.read().decode(errors='replace')}") from error
+
+    def _run(
+        self, name: str, arguments: Sequence[str], stdin: str | None, kubeconfig: Path | None, *, check: bool
+    ) -> subprocess.CompletedProcess[str]:
+        own = {"KUBECONFIG": str(kubeconfig or self.kubeconfig), "HOME": str(self.folder)}
+        own |= {f"HELM_{kind}_HOME": str(self.folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
+        done = subprocess.run(
+            [built("kubectl", "helm") / name, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **own},
+        )
+        if check and done.returncode:
+            raise ServerError(f"{name} {' '.join(arguments)} ended with {done.returncode}: {done.stderr}{done.stdout}")
+        return done
+
+    def _answers(self, path: str) -> bool:
+        request = urllib.request.Request(self.url + path, headers=self._headers())
+        try:
+            with urllib.request.urlopen(request, timeout=2, context=self._tls()) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # also HTTPError: 500 until the last check passes
+            return False
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.certificate_authority))
+        if isinstance(self._admin, Pair):
+            context.load_cert_chain(self._admin.certificate, self._admin.key)
+        return context
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._admin}"} if isinstance(self._admin, str) else {}
+
+    def _write_kubeconfig(self, name: str, user: Mapping[str, str]) -> Path:
+        path = self.folder / f"{name}.kubeconfig"
+        path.write_text(json.dumps(_kubeconfig(self.url, self.certificate_authority, user)))
+        path.chmod(0o600)
+        return path
+
+
+@dataclass(slots=True)
+class ControlPlane(Cluster):
+    """A control plane of the tests' own, which gives certificates to users and may be killed, paused and restarted."""
+
+    etcd: Server
+    api_server: Server
+    controller_manager: Server | None
+    _command: tuple[str, ...]
+    _users: Authority
+    _flags: tuple[str, ...] = field(default=())
+
+    def user(self, name: str, *groups: str) -> Path:
+        """The kubeconfig of a user with a certificate; nothing is allowed until a role is bound to it."""
+        pair = self._users.user(f"user-{name}", name, groups)
+        return self._write_kubeconfig(name, {"client-certificate": str(pair.certificate), "client-key": str(pair.key)})
 
     # Failures
 
@@ -184,42 +232,6 @@ class ControlPlane:
                 server.signal(signal.SIGCONT)
                 server.stop()
 
-    def _run(
-        self, name: str, arguments: Sequence[str], stdin: str | None, kubeconfig: Path | None, *, check: bool
-    ) -> subprocess.CompletedProcess[str]:
-        own = {"KUBECONFIG": str(kubeconfig or self.kubeconfig), "HOME": str(self.folder)}
-        own |= {f"HELM_{kind}_HOME": str(self.folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
-        done = subprocess.run(
-            [binaries() / name, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, **own},
-        )
-        if check and done.returncode:
-            raise ServerError(f"{name} {' '.join(arguments)} ended with {done.returncode}: {done.stderr}{done.stdout}")
-        return done
-
-    def _answers(self, path: str) -> bool:
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=2, context=self._tls()) as answer:
-                return bool(answer.status == 200)
-        except OSError:  # also HTTPError: 500 until the last check passes
-            return False
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.certificate_authority))
-        context.load_cert_chain(self._admin.certificate, self._admin.key)
-        return context
-
-    def _write_kubeconfig(self, name: str, user: Mapping[str, str]) -> Path:
-        path = self.folder / f"{name}.kubeconfig"
-        path.write_text(json.dumps(_kubeconfig(self.url, self.certificate_authority, user)))
-        path.chmod(0o600)
-        return path
-
 
 class Refused(ServerError):
     """The API server answers with an error; the message is its whole answer."""
@@ -238,6 +250,31 @@ def _kubeconfig(url: str, authority: Path, user: Mapping[str, str]) -> dict[str,
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         "current-context": "test",
     }
+
+
+def existing(folder: Path, kubeconfig: Path | None = None) -> Cluster:
+    """The cluster of the current context, with our kinds; by default that of KUBECONFIG or ~/.kube/config."""
+    named = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
+    view = [built("kubectl") / "kubectl", "config", "view", "--minify", "--flatten", "--raw", "--output=json", *named]
+    document = json.loads(subprocess.run(view, capture_output=True, text=True, timeout=30, check=True).stdout)
+    server, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+
+    def written(name: str, content: bytes) -> Path:
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    admin: Pair | str | None = user.get("token")
+    if "client-certificate-data" in user:
+        certificate, key = (base64.b64decode(user[f"client-{kind}-data"]) for kind in ("certificate", "key"))
+        admin = Pair(written("admin.crt", certificate), written("admin.key", key))
+    if admin is None or "certificate-authority-data" not in server:
+        pytest.fail("USE_EXISTING_CLUSTER needs a context with its authority, and a client certificate or a token")
+    written("server-ca.crt", base64.b64decode(server["certificate-authority-data"]))
+    written("admin.kubeconfig", json.dumps(document).encode())
+    cluster = Cluster(folder, server["server"].rstrip("/"), admin)
+    cluster.apply_definitions()
+    return cluster
 
 
 @contextlib.contextmanager
@@ -304,7 +341,7 @@ def _start(
     )
     api_server = launch([*command, *flags], folder / "kube-apiserver.log")
     stack.callback(api_server.stop)
-    plane = ControlPlane(folder, port, etcd, api_server, None, command, users, admin, tuple(flags))
+    plane = ControlPlane(folder, url, admin, etcd, api_server, None, command, users, tuple(flags))
     plane._write_kubeconfig("admin", {"client-certificate": str(admin.certificate), "client-key": str(admin.key)})
     plane.wait_until_ready()
     if controllers:
@@ -351,8 +388,14 @@ class NewKubernetes(Protocol):
 
 
 @pytest.fixture(scope="session")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """One control plane for the whole run, with our kinds; stop nothing of it."""
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One control plane for the whole run, with our kinds; stop nothing of it.
+
+    With USE_EXISTING_CLUSTER=true, as controller-runtime's envtest has it, it is the cluster of the current context.
+    """
+    if os.environ.get("USE_EXISTING_CLUSTER", "").lower() in {"1", "t", "true"}:
+        yield existing(tmp_path_factory.mktemp("kubernetes"))
+        return
     with serving(tmp_path_factory.mktemp("kubernetes")) as plane:
         yield plane
 
@@ -370,14 +413,14 @@ def new_kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewKube
 
 
 @pytest.fixture
-def namespace(kubernetes: ControlPlane) -> Iterator[str]:
+def namespace(kubernetes: Cluster) -> Iterator[str]:
     """A namespace of the test's own, with a random name; it is deleted after the test, without waiting."""
     name = new_namespace(kubernetes)
     yield name
     kubernetes.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
-def new_namespace(plane: ControlPlane) -> str:
+def new_namespace(plane: Cluster) -> str:
     """Make a namespace with a random name."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     plane.request("POST", "/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})

@@ -12,7 +12,7 @@ import pytest
 from lightkube.core.exceptions import ApiError
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap
-from tests.servers.kubernetes import ControlPlane, NewKubernetes, binaries, new_namespace
+from tests.servers.kubernetes import ControlPlane, NewKubernetes, binaries, existing, new_namespace
 from tests.servers.processes import until
 
 
@@ -93,6 +93,25 @@ def test_nothing_is_left_running(new_kubernetes: NewKubernetes) -> None:
         plane.stop()
     assert time.monotonic() - began_s < 20
     assert not any(server.is_running for server in servers)
+
+
+@pytest.mark.parametrize("login", ["certificate", "token"])
+def test_an_existing_cluster_is_used_as_it_is(kubernetes: ControlPlane, tmp_path: Path, login: str) -> None:
+    """What USE_EXISTING_CLUSTER names: our kinds, namespaces, tokens and kubectl work; certificates are nobody's."""
+    kubeconfig = kubernetes.kubeconfig
+    if login == "token":
+        robot = new_namespace(kubernetes)
+        kubeconfig = kubernetes.service_account(robot, "admin")
+        role = ("create", "clusterrolebinding", robot, "--clusterrole=cluster-admin")
+        kubernetes.kubectl(*role, f"--serviceaccount={robot}:admin")
+    cluster = existing(tmp_path, kubeconfig)
+    assert cluster.url == kubernetes.url
+    name = new_namespace(cluster)
+    assert cluster.kubectl("get", "ad", "--namespace", name).returncode == 0
+    whoami = cluster.kubectl("auth", "whoami", kubeconfig=cluster.service_account(name, "robot"))
+    assert f"system:serviceaccount:{name}:robot" in whoami.stdout
+    with pytest.raises(pytest.skip.Exception, match="USE_EXISTING_CLUSTER"):
+        cluster.user("somebody")
 
 
 @pytest.mark.parametrize("name", ["kube-apiserver", "etcd"])
