@@ -214,17 +214,29 @@ def _a_paused_leader_writes_nothing_more(cluster: Cluster, first: LocalOperator)
 
 def _training_is_under_way(cluster: Cluster, leader: LocalOperator) -> str:
     """Row 16: a new detector whose fit has begun and cannot end; the version of the world before it was applied."""
-    (worker,) = (pid for pid in family(leader.server.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    os.kill(worker, signal.SIGSTOP)
+    worker = _worker(leader)
+    if worker is not None:
+        os.kill(worker, signal.SIGSTOP)
     began = cluster.plane.request("GET", DETECTORS.path(cluster.namespace))["metadata"]["resourceVersion"]
     manifest = yaml.safe_load(MANIFEST.read_text())
     manifest["metadata"]["name"] = UNFINISHED
     manifest["spec"]["sinks"] = []  # it tells nobody: the events of this story are those of the other one
     cluster.plane.kubectl("apply", "-n", cluster.namespace, "-f", "-", stdin=json.dumps(manifest))
+    if worker is None:  # it leads since a moment ago, and has trained nothing: it starts one now, which takes seconds
+        os.kill(wait_for(lambda: _worker(leader), within_s=60, because="no worker", of=(leader,)), signal.SIGSTOP)
     wait_for(
         lambda: leader.metric("foreshock_trainings_running") == 1, within_s=60, because="no training", of=(leader,)
     )
     return str(began)
+
+
+def _worker(leader: LocalOperator) -> int | None:
+    """The process that trains, once there is one."""
+    for pid in family(leader.server.pid):
+        with contextlib.suppress(OSError):  # it has ended in between
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return None
 
 
 def _wait_for_model(cluster: Cluster, leader: LocalOperator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,35 @@ def _until(what: Callable[[], bool], within_s: float = 60) -> None:
     while not what():
         assert time.monotonic() < ends_s
         time.sleep(0.1)
+
+
+class Pages:
+    """The port to an API server of three pages, which looks at how many of them somebody still holds."""
+
+    class Page(dict[str, Any]):
+        """A page that can be watched."""
+
+        __hash__ = object.__hash__
+
+    def __init__(self) -> None:
+        self.alive = weakref.WeakSet[Pages.Page]()
+        self.most = 0
+
+    async def request(self, _method: str, _path: str, *, params: dict[str, str | int], **_: object) -> dict[str, Any]:
+        self.most = max(self.most, len(self.alive))
+        number = int(params.get("continue", 0))
+        items = [{"metadata": {"name": f"{number}-{each}", "resourceVersion": "1"}} for each in range(3)]
+        page = Pages.Page(
+            items=items, metadata={"resourceVersion": "7", "continue": str(number + 1) if number < 2 else ""}
+        )
+        self.alive.add(page)
+        return page
+
+
+async def test_one_page_is_in_memory_at_a_time() -> None:
+    """When the next page is asked for nobody holds the one before: a list of everything costs no more than a page."""
+    pages = Pages()
+    reflector = Reflector(pages, CONFIG_MAPS, _version, Heard(lambda *_: None, lambda *_: None), SystemClock())
+    assert await reflector._scopes[0]._list() == "7"
+    assert len(reflector.objects) == 9
+    assert pages.most == 0
