@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -127,6 +129,23 @@ def test_a_damaged_artifact_is_refused(trained: tuple[str, Model, Array]) -> Non
                 load({key: array for key, array in arrays.items() if key != name}, facts)
     with pytest.raises(ArtifactDamaged, match="other features"):
         load(arrays, {**facts, "window_s": 1800})
+
+
+def test_facts_that_ask_for_much_memory_are_refused_before_it_is_taken(trained: tuple[str, Model, Array]) -> None:
+    """Arrays of zeros are left out of an artifact: how large they are is for its author to say, within bounds."""
+    arrays, facts = dump(trained[1])
+    names = [f"m{number}" for number in range(20_000)]
+    schema = Schema(tuple(names), facts["step_s"], facts["window_s"])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactDamaged):
+            load(
+                {name: array for name, array in arrays.items() if not name.startswith("baseline.")},
+                {**facts, "metrics": names, "fingerprint": schema.fingerprint},
+            )
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_training_never_changes_its_input(trained: tuple[str, Model, Array]) -> None:

@@ -22,6 +22,7 @@ from foreshock.features.robust import median_of_columns
 from foreshock.features.schema import INDEX, STATISTICS, Schema
 
 FOLDS = 4
+MOST_METRICS = 1_000  # of a model that is read: ten times what a manifest may name
 _TRIM = 1.3  # a held-out window beyond this score of the first fit is an incident in the history: it must not teach
 
 
@@ -204,6 +205,8 @@ def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[
 
 def _load_baseline(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], schema: Schema) -> Baseline:
     n_metrics, n_loads, n_bins = len(schema.metrics), int(facts["n_loads"]), bins_of(schema.step_s)
+    if not 0 < n_metrics <= MOST_METRICS or not 0 <= n_loads <= n_metrics:  # arrays that are left out are made of these
+        raise ValueError(f"{n_metrics} metrics, {n_loads} loads")
     shapes = {
         "level": (n_metrics,), "slope": (n_metrics,), "scale": (n_metrics,),
         "daily": (n_metrics, n_bins), "daily_scale": (n_metrics, n_bins),
