@@ -20,6 +20,7 @@ from tests.operator import objects
 from tests.servers.alertmanager import NewAlertmanager
 from tests.servers.binaries import require
 from tests.servers.kubernetes import ControlPlane
+from tests.servers.processes import free_port
 
 from foreshock.alerting.state import Kind
 from foreshock.app.engine import Engine
@@ -148,6 +149,42 @@ async def test_the_share_of_false_alerts_changes_the_route_and_no_verdict(
     assert {each.subject.name for each in incidents if each.status is Kind.FIRING} == set(names)
     assert {each.incident_id for each in incidents} == digest.firing()
     assert [each["labels"]["detector"] for each in pager.alerts()] == ["store"]
+
+
+async def test_other_sinks_while_an_alert_fires(
+    shop: LocalPrometheus, new_alertmanager: NewAlertmanager, tmp_path: Path
+) -> None:
+    """A sink that never answered is removed, another added: the one is counted, the other told, the incident one."""
+    clock, state = HurriedClock(), f"sqlite:///{tmp_path / 'state.db'}"
+    added = new_alertmanager()
+    detector = AnomalyDetector.model_validate(manifest("store", query="store_wait"))
+    incidents, counted = [], []
+    for name, url in (("gone", f"http://127.0.0.1:{free_port()}"), ("added", added.url)):
+        file = tmp_path / "foreshock.yaml"
+        sinks = [{"name": name, "type": "alertmanager", "urls": [url]}]
+        file.write_text(json.dumps({"sinks": sinks, "default_sinks": [name]}))
+        settings = load_settings(file, {}, Overrides(shop.url, state, str(tmp_path / "models"), "127.0.0.1:0"))
+        metrics, history = Metrics(), History(settings.database)
+        engine = Engine(settings, history, clock=clock, executor=ThreadPoolExecutor(1), metrics=metrics)
+        engine.put(detector)
+        task = asyncio.create_task(engine.run())
+        try:
+            if name == "gone":
+                await until(partial(_has_model, engine, detector.subject))
+                clock.skip(FAULT_S + 120)
+            await until(lambda history=history: bool(history.incidents()))
+            if name == "added":
+                await until(lambda: len(added.firing()) == 1)
+                await until(lambda history=history: not history.backlog())
+            incidents += history.incidents()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            history.close()
+        labels = {"sink": "gone", "outcome": "sink_removed"}
+        counted.append(metrics.registry.get_sample_value("foreshock_deliveries_total", labels))
+    assert {each.incident_id for each in incidents} == added.firing()
+    assert counted == [None, 1.0]
 
 
 def _has_model(engine: Engine, subject: Subject) -> bool:
