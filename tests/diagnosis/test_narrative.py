@@ -27,9 +27,14 @@ NAN = float("nan")
             "pool_wait is 112 ms where 41.2 ms is normal at this hour, rising for 52 minutes. errors moved with it.",
         ),
         (
-            [ERRORS, replace(POOL_WAIT, metric="a"), replace(CACHE, metric="b", share=0.3)],
+            [ERRORS, replace(POOL_WAIT, metric="a"), replace(CACHE, metric="b", share=0.3, course="below")],
             Cause.SCORE,
             "error_ratio is 0.8 % where 0.2 % is normal at this hour, above normal for 10 minutes. a and b moved with it.",  # noqa: E501 - one text
+        ),
+        (
+            [replace(POOL_WAIT, metric="busy_workers", unit_hint=""), replace(CACHE, metric="jobs", share=0.3)],
+            Cause.SCORE,
+            "busy_workers is 112 where 41.2 is normal at this hour, rising for 52 minutes. jobs did not move along as usual.",  # noqa: E501 - one text
         ),
         (
             [POOL_WAIT, CACHE],
@@ -49,12 +54,32 @@ NAN = float("nan")
         (
             [replace(POOL_WAIT, course="inside")],
             Cause.SCORE,
-            "pool_wait is 112 ms, a level that it knows, but it no longer moves as it usually does.",
+            "pool_wait is 112 ms: no unusual level, but it does not move as it usually does.",
         ),
         (
-            [replace(POOL_WAIT, partner="requests")],
+            [replace(POOL_WAIT, course="inside"), ERRORS],
             Cause.SCORE,
-            "pool_wait is 112 ms and no longer follows requests as it always did.",
+            "pool_wait is 112 ms: no unusual level by itself, but unusual beside error_ratio.",
+        ),
+        (
+            [replace(POOL_WAIT, course="inside", partner="requests"), CACHE],
+            Cause.SCORE,
+            "pool_wait is 112 ms and no longer follows requests as it always did. cache_hits hardly moved.",
+        ),
+        (
+            [replace(POOL_WAIT, course="above", partner="error_ratio"), ERRORS],
+            Cause.SCORE,
+            "pool_wait is 112 ms where 41.2 ms is normal at this hour, above normal for 52 minutes. It no longer follows error_ratio.",  # noqa: E501 - one text
+        ),
+        (
+            [replace(POOL_WAIT, partner="cache_hits"), CACHE],
+            Cause.SCORE,
+            "pool_wait is 112 ms where 41.2 ms is normal at this hour, rising for 52 minutes. cache_hits hardly moved.",
+        ),
+        (
+            [replace(POOL_WAIT, course="swinging", reach=(9.0, 290.4), band=(31.0, 52.0))],
+            Cause.SCORE,
+            "pool_wait swings between 9 ms and 290 ms where 31 ms to 52 ms is normal at this hour, for 52 minutes.",
         ),
         (
             [replace(POOL_WAIT, observed=NAN, course_s=2280)],
@@ -62,11 +87,26 @@ NAN = float("nan")
             "pool_wait has been missing for 38 minutes, while its datasource answers.",
         ),
         (
+            [replace(POOL_WAIT, observed=NAN, course_s=2280), ERRORS],
+            Cause.ABSENT,
+            "pool_wait has been missing for 38 minutes, while its datasource answers. error_ratio is missing too.",
+        ),
+        (
+            [replace(POOL_WAIT, observed=NAN, course_s=2280), CACHE, CACHE],
+            Cause.ABSENT,
+            "pool_wait has been missing for 38 minutes, while its datasource answers. Its other metrics are there.",
+        ),
+        (
             [replace(POOL_WAIT, observed=NAN)],
             Cause.SCORE,
             "pool_wait left its normal band before its samples ended.",
         ),
-        ([POOL_WAIT], Cause.OUT_OF_RANGE, "pool_wait is 112 ms, which is outside its valid range."),
+        ([POOL_WAIT, CACHE], Cause.OUT_OF_RANGE, "pool_wait is 112 ms, which is outside its valid range."),
+        (
+            [POOL_WAIT, ERRORS],
+            Cause.OUT_OF_RANGE,
+            "pool_wait is 112 ms, which is outside its valid range. error_ratio left its range too.",
+        ),
     ],
 )
 def test_the_sentences(observations: list[Observation], cause: Cause, expected: str) -> None:
@@ -88,7 +128,7 @@ def test_an_alert_about_nothing_is_refused() -> None:
             st.floats(0, 1),
             st.floats(width=32),
             st.floats(width=32),
-            st.sampled_from(["rising", "falling", "above", "below", "inside"]),
+            st.sampled_from(["rising", "falling", "above", "below", "swinging", "inside"]),
             st.floats(0, 1e7),
         ),
         min_size=1,
@@ -132,6 +172,24 @@ def test_a_step_is_above_and_not_rising() -> None:
     """A step of 30 half an hour ago is above normal for half an hour."""
     seen = seen_with(np.full(30, 30.0))
     assert (seen.course, seen.course_s) == ("above", 29 * 60)
+
+
+def test_a_metric_that_stays_while_its_normal_goes_is_not_rising() -> None:
+    """Busy workers that stay at 40 while they are expected to fall to nothing: above normal, and not rising."""
+    goes = np.concatenate([FLAT[:-200], np.linspace(40, 0, 200)])
+    values = 40 + np.random.default_rng(3).standard_normal(MINUTES)
+    seen = observe("busy", 0.9, TIMES_S, values, expected=goes, lower=goes - 8, upper=goes + 8)
+    assert seen.course == "above"
+
+
+def test_a_wider_spread_swings() -> None:
+    """Values far above and far below in turn: between what, and what is normal; the last of them is no course."""
+    noise = 40 * np.random.default_rng(4).standard_normal(60)
+    seen = seen_with(noise)
+    assert (seen.course, seen.band) == ("swinging", (32.0, 48.0))
+    assert seen.reach[0] < 20
+    assert seen.reach[1] > 60
+    assert 50 * 60 <= seen.course_s <= 60 * 60
 
 
 def test_a_fall_is_below_or_falling() -> None:

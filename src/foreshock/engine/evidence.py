@@ -186,12 +186,10 @@ def _without_model(rules: Rules, frame: Frame, contributions: tuple[Contribution
 def _observation(frame: Frame, each: Contribution, expected: Array, usual: Array, partner: str | None) -> Observation:
     k = frame.metrics.index(each.metric)
     reach = BAND * usual[:, k]
-    said = observe(
+    return observe(
         each.metric, each.share, frame.times_s.astype(np.float64), frame.values[:, k],
-        expected=expected[:, k], lower=expected[:, k] - reach, upper=expected[:, k] + reach,
+        expected=expected[:, k], lower=expected[:, k] - reach, upper=expected[:, k] + reach, partner=partner,
     )  # fmt: skip
-    # that a relation broke is the news only where the metric itself is where it may be
-    return replace(said, partner=partner) if said.course == "inside" else said
 
 
 def _graph(base: str, queries: tuple[QueryEvidence, ...], blamed: tuple[str, ...]) -> dict[str, str]:
