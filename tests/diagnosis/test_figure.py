@@ -128,6 +128,12 @@ def test_a_huge_band_does_not_flatten_the_values() -> None:
     assert axis.high - axis.low < 20
 
 
+def test_what_was_expected_is_on_the_axis() -> None:
+    """A metric that stays at 120 while 70 was expected: both are visible, however calm it is."""
+    values, centre = np.full(50, 120.0), np.linspace(120, 70, 50)
+    assert axis_of_metric(values, centre - 5, centre + 5).low < 70
+
+
 def test_what_is_never_negative_has_no_axis_below_zero() -> None:
     """A ratio near zero is not drawn above a negative scale."""
     assert axis_of_metric(np.array([0.0, 0.02]), np.array([0.0, 0.0]), np.array([0.01, 0.01])).low == 0

@@ -34,7 +34,7 @@ NAN = float("nan")
         (
             [replace(POOL_WAIT, metric="busy_workers", unit_hint=""), replace(CACHE, metric="jobs", share=0.3)],
             Cause.SCORE,
-            "busy_workers is 112 where 41.2 is normal at this hour, rising for 52 minutes. jobs did not move along as usual.",  # noqa: E501 - one text
+            "busy_workers is 112 where 41.2 is normal at this hour, rising for 52 minutes. It no longer follows jobs, which is as usual.",  # noqa: E501 - one text
         ),
         (
             [POOL_WAIT, CACHE],

@@ -15,8 +15,9 @@ from foreshock.core.frame import Frame
 from foreshock.detectors.model import Model
 from foreshock.diagnosis.card import SHOWN_METRICS, Card, draw
 from foreshock.diagnosis.report import ReportMetric
+from foreshock.engine.decide import decide
 from foreshock.engine.evidence import BAND
-from foreshock.engine.facts import without_thin_metrics
+from foreshock.engine.facts import facts_of
 from foreshock.engine.rebuild import rules_of
 
 SHARPNESS = 2  # pixels of the PNG for one of the SVG: readable on a screen of today
@@ -89,11 +90,12 @@ def card_of(told: Told) -> Card | None:
 
 
 def _scores(told: Told, model: Model, frame: Frame) -> np.ndarray:
-    """The score of every window that lies in the stored samples."""
+    """The score of every window that lies in the stored samples; of what is absent or out of range that of the rule."""
     replay = told.data.evidence.replay if told.data.evidence is not None else None
     scores = np.full(frame.n_times, np.nan)
     first = min(frame.n_times - 1, model.schema.window_steps)
     if replay is not None:
         rules = rules_of(replay, len(frame.metrics))
-        scores[first:] = model.ensemble.score(without_thin_metrics(model.vectors(frame, first)), rules)
+        facts = facts_of(model, rules, model.vectors(frame, first), frame, first)
+        scores[first:] = decide(facts).scores
     return scores

@@ -103,12 +103,14 @@ class ValueAxis:
 
 
 def axis_of_metric(values: Array, lower: Array, upper: Array) -> ValueAxis:
-    """An axis that holds all values and their band, a band much wider than the values only in part."""
+    """An axis that holds all values and what was expected of them; a band much wider than these only in part."""
     measured = values[np.isfinite(values)]
+    middle = 0.5 * (lower + upper)
     limits = np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]])
     if measured.size == 0 and limits.size == 0:
         return ValueAxis(0.0, 1.0)
-    low, high = _extent(measured if measured.size else limits)
+    # with the middle: else a metric that stayed while it was to go is drawn as if it had been expected to stay
+    low, high = _extent(np.concatenate([measured, middle[np.isfinite(middle)]]) if measured.size else limits)
     room = 1.5 * max(high - low, 0.05 * max(abs(low), abs(high)))
     if limits.size:
         low, high = max(min(low, limits.min()), low - room), min(max(high, limits.max()), high + room)

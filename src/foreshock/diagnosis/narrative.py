@@ -225,7 +225,9 @@ def _along(first: Observation, others: Sequence[Observation]) -> str:
     moved = [one.metric for one in others if one.course != "inside" and one.metric != first.partner]
     if any(one.metric == first.partner for one in others):  # else a broken relation is no news beside the move itself
         return f"It no longer follows {first.partner}{f', and {_listed(moved)} moved with it' if moved else ''}."
-    return f"{_listed(moved)} moved with it." if moved else f"{_named(others)} did not move along as usual."
+    if moved:
+        return f"{_listed(moved)} moved with it."
+    return f"It no longer follows {_named(others)}, which {'is' if len(others) == 1 else 'are'} as usual."
 
 
 def _beside_a_rule(cause: Cause, others: Sequence[str], n_rest: int) -> str:
