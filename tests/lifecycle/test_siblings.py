@@ -86,10 +86,10 @@ async def test_a_group_at_another_level_is_no_sibling(tmp_path: Path) -> None:
         assert own.sibling is None
 
 
-def test_who_is_judged_by_whom_is_one_sentence() -> None:
+def test_who_is_judged_by_whom_is_one_clause() -> None:
     """Three are named, the others counted."""
     assert on_loan([]) == ""
     assert on_loan([(B, A), (C, A), (B, C), (A, C)]) == (
-        "Until they have a model of their own, groups are judged by a sibling's: b by that of a, c by that of a, "
-        "b by that of c, and 1 more."
+        "until they have a model of their own, groups are judged by a sibling's: b by that of a, c by that of a, "
+        "b by that of c, and 1 more"
     )

@@ -212,7 +212,7 @@ def _sentences(record: ModelRecord) -> str:
         return ""
     said = [str(record.details.get("why", ""))]
     if record.details.get("drift"):
-        said.append(f"learnt early because {record.details['drift']}")
+        said = [f"early, because {record.details['drift']}", *said]
     if record.stage == lines.ACTIVE and record.rows_excluded:
         said.append("left out " + ", ".join(f"{rows:,} {reason}" for reason, rows in record.rows_excluded.items()))
     if (factor := float(record.details.get("threshold_factor", 1.0))) != 1.0:
@@ -220,7 +220,7 @@ def _sentences(record: ModelRecord) -> str:
         after = f", after {given['true']} true and {given['false']} false alarms" if given else ""
         said.append(f"threshold {factor:.2f} times as far as learnt{after}")
     if lent := on_loan(lines.on_loan(record)):
-        said.append(lent.rstrip("."))
+        said.append(lent)
     if lines.is_provisional(record):
         said.append(_warm_up(record))
     return "; ".join(each for each in said if each)

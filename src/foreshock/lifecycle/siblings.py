@@ -60,12 +60,12 @@ def lend(models: Sequence[tuple[Group, Model]], lesson: Lesson) -> Loan | None:
 
 
 def on_loan(groups: Sequence[tuple[Group, Group]]) -> str:
-    """Who is judged by whose model, in a sentence; empty where everybody has their own."""
+    """Who is judged by whose model, as a clause; empty where everybody has their own."""
     if not groups:
         return ""
     named = ", ".join(f"{_name(group)} by that of {_name(sibling)}" for group, sibling in groups[:_NAMED])
     more = f", and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
-    return f"Until they have a model of their own, groups are judged by a sibling's: {named}{more}."
+    return f"until they have a model of their own, groups are judged by a sibling's: {named}{more}"
 
 
 def _name(group: Group) -> str:

@@ -252,7 +252,8 @@ def _warmed_up(observed: Observed) -> Fact:
         return Fact(UNKNOWN, Ignorance.SUSPENDED)
     revision, learnt = standing.revision, standing.learnt
     if (revision is not None and not revision.provisional) or (learnt is not None and learnt.ready):
-        return Fact(TRUE, Because.WARM_UP_COMPLETE, on_loan(standing.on_loan))
+        lent = on_loan(standing.on_loan)
+        return Fact(TRUE, Because.WARM_UP_COMPLETE, f"{_capital(lent)}." if lent else "")
     if learnt is not None:
         return Fact(FALSE, Ignorance.WARMING_UP, f"{_capital(learnt.message)}.")
     return _PENDING
