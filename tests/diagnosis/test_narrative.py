@@ -42,6 +42,11 @@ NAN = float("nan")
             "pool_wait is 112 ms where 41.2 ms is normal at this hour, rising for 52 minutes. cache_hits hardly moved.",
         ),
         (
+            [POOL_WAIT, replace(ERRORS, share=0.11), CACHE],
+            Cause.SCORE,
+            "pool_wait is 112 ms where 41.2 ms is normal at this hour, rising for 52 minutes. error_ratio moved with it.",  # noqa: E501 - one text
+        ),
+        (
             [replace(POOL_WAIT, course_s=0), CACHE, CACHE],
             Cause.SCORE,
             "pool_wait is 112 ms where 41.2 ms is normal at this hour. The other 2 metrics hardly moved.",

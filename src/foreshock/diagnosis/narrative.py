@@ -14,8 +14,8 @@ from foreshock.diagnosis.quantities import duration, number, quantity, unit_of
 
 Course = Literal["rising", "falling", "above", "below", "swinging", "inside"]
 
-# Less than a seventh of the score is not worth a name in a sentence.
-_WORTH_A_NAME = 1 / 7
+# Less than a seventh of the score is not worth a name in a sentence, unless the figure shows it outside its band.
+_WORTH_A_NAME, _WORTH_OUTSIDE = 1 / 7, 1 / 100
 _A_CROWD = 8
 _SWINGS = 30  # the newest values, which swing where they are often outside on both sides
 
@@ -202,7 +202,9 @@ def _crowd(observations: Sequence[Observation], n_metrics: int) -> str:
 
 
 def _others(observations: Sequence[Observation]) -> list[Observation]:
-    return [one for one in observations[1:] if one.share >= _WORTH_A_NAME][:3]
+    return [
+        one for one in observations[1:] if one.share >= (_WORTH_A_NAME if one.course == "inside" else _WORTH_OUTSIDE)
+    ][:3]
 
 
 def _company(observations: Sequence[Observation], cause: Cause, n_metrics: int) -> str:
