@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tests.app.hurried import until
 from tests.servers.prometheus import NewPrometheus
 
 from foreshock.app.changes import Cohorts, watch_of
-from foreshock.app.engine import lane_key
+from foreshock.app.engine import Engine, lane_key
+from foreshock.app.metrics import Metrics
 from foreshock.app.settings import Settings
 from foreshock.cli.main import main
 from foreshock.lifecycle.trainer import Trainer
@@ -114,3 +117,21 @@ def test_namespaces_that_are_told_apart_are_judged_apart() -> None:
     apart = Datasource(url="http://a", namespace_label="namespace")
     assert [lane_key(apart, each) for each in ("shop", "bank")] == [("default", "shop"), ("default", "bank")]
     assert {lane_key(Datasource(url="http://a"), each) for each in ("shop", "bank")} == {("default", None)}
+
+
+async def test_the_query_time_of_each_namespace_is_shown(shared: LocalPrometheus, tmp_path: Path) -> None:
+    """What the queries of a namespace take is a metric with its name, from the engine's own requests."""
+    settings = Settings.model_validate(configured(shared, tmp_path))
+    history, metrics = History(settings.database), Metrics()
+    engine = Engine(settings, history, metrics=metrics, executor=ThreadPoolExecutor(1))
+    engine.put(AnomalyDetector.model_validate(manifest("shop")))
+    running = asyncio.create_task(engine.run())
+    labels = {"datasource": "default", "namespace": "shop"}
+    try:
+        await until(
+            lambda: (metrics.registry.get_sample_value("foreshock_namespace_query_seconds_total", labels) or 0.0) > 0.0
+        )
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        history.close()
