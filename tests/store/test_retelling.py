@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.servers.postgresql import PostgreSQL
 from tests.store.records_for_tests import NOW_S, POLICY, cycle, incident, subject
 
 from foreshock.alerting.outbox import deliveries
@@ -16,9 +17,14 @@ from foreshock.store.history import History
 from foreshock.store.records import CycleChanges
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    found = History(f"sqlite:///{tmp_path / 'state.db'}")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[History]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'state.db'}"
+    else:
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        url = server.url(server.new_database())
+    found = History(url)
     yield found
     found.close()
 
