@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,6 +116,22 @@ def test_what_cannot_be_run_is_said_and_what_ran_before_goes_on() -> None:
     answers = said(Standing(mark=Mark(1, 0, 0), revision=FULL), problem=problem)
     assert answers["Ready"] == ("False", "InvalidManifest")
     assert answers["ModelReady"] == ("True", "ModelActive")
+
+
+def test_a_drift_is_an_event_that_says_what_moved_by_how_much_and_since_when() -> None:
+    """Once when it is found; that its successor judges is the next one."""
+    well = Standing(mark=Mark(1, 0, 0), revision=FULL)
+    before = {each.type: each for each in reconcile({}, Observed(3, well), NOW_S).conditions}
+    plan = reconcile(before, Observed(3, replace(well, drift=DRIFT)), NOW_S)
+    (event,) = plan.events
+    assert (event.type, event.reason) == ("Normal", "Drifted")
+    assert event.message == (
+        "The level of latency has moved by 3.0 usual distances since 2023-11-14T22:13:20Z, where 1.2 is what its "
+        "history explains; its successor is being learnt."
+    )
+    drifted = {each.type: each for each in plan.conditions}
+    assert reconcile(drifted, Observed(3, replace(well, drift=DRIFT)), NOW_S).events == ()
+    assert [event.reason for event in reconcile(drifted, Observed(3, well), NOW_S).events] == ["ModelActive"]
 
 
 def test_time_and_events_only_where_something_changed() -> None:
