@@ -20,7 +20,7 @@ from tests.lifecycle.chaos_driver import MANIFEST, Life, steps
 
 from foreshock.lifecycle import lines
 
-KILLS = int(os.environ.get("FORESHOCK_KILLS", "12"))
+KILLS = int(os.environ.get("FORESHOCK_KILLS", "8"))
 SEED = int(os.environ.get("FORESHOCK_TEST_SEED") or random.randrange(1_000_000))
 DAYS = 4 + KILLS // 2
 
