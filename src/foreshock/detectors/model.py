@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from foreshock.core.errors import ArtifactDamaged
 from foreshock.core.frame import Array, Frame
-from foreshock.detectors.base import Lesson
+from foreshock.detectors.base import FEW_METRICS, Arrays, Lesson
+from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.ensemble import UNTHROTTLED, Ensemble
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
+from foreshock.detectors.together import Together
 from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
 from foreshock.features.robust import median_of_columns
@@ -31,27 +33,76 @@ SCREEN_SHARES = np.geomspace(1.0, 1e-3, 61)  # shares of windows above each stor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Screen:
-    """The cheap statistic of the throttle: the largest deviation at any scale or of any relation."""
+    """The cheap statistic of the throttle: the largest deviation at any scale, of any relation, or of many metrics.
+
+    The last because a broad incident may lie within the usual of each metric and of each pair: without it the throttle
+    would skip what `together` finds.
+    """
 
     level: Level
     correlation: Correlation | None
+    together: Together | None
+    unit: Array  # of `together`: the middle and the threshold of its own score, (2,) or for a fleet (n_models, 2)
+
+    @classmethod
+    def fit(cls, vectors: Array, lesson: Lesson) -> Screen:
+        """Fit on held-out vectors; what takes one metric alone hears of all deviations, see `Ensemble.fit`."""
+        every, n_metrics = replace(lesson, rules=lesson.rules.without_minima()), vectors.shape[1]
+        correlation = Correlation.fit(vectors, every) if n_metrics > 1 else None
+        if n_metrics <= FEW_METRICS:
+            return cls(Level.fit(vectors, every), correlation, None, np.array([0.0, 1.0]))
+        together = Together.fit(vectors, lesson)
+        raw = together.score(vectors, lesson.rules)
+        unit = calibrate(raw, lesson.schema.step_s, lesson.false_alarms_per_s, aim=Together.aim)
+        return cls(Level.fit(vectors, every), correlation, together, np.array([unit.middle, unit.threshold]))
 
     def score(self, vectors: Array, rules: Rules) -> Array:
         """The cheap statistic, (n,)."""
-        alone = self.level.score(vectors, rules)
-        return alone if self.correlation is None else np.maximum(alone, self.correlation.score(vectors, rules))
+        result = self.level.score(vectors, rules)
+        if self.correlation is not None:
+            result = np.maximum(result, self.correlation.score(vectors, rules))
+        if self.together is not None:
+            many = Calibration(self.unit[..., 0], self.unit[..., 1])
+            result = np.maximum(result, many(self.together.score(vectors, rules)))
+        return result
 
     @classmethod
     def stack(cls, members: tuple[Screen, ...]) -> Screen:
         """The screens of a fleet, one row a member."""
         relations = tuple(member.correlation for member in members if member.correlation is not None)
+        crowds = tuple(member.together for member in members if member.together is not None)
         return cls(
-            Level.stack(tuple(member.level for member in members)), Correlation.stack(relations) if relations else None
+            Level.stack(tuple(member.level for member in members)),
+            Correlation.stack(relations) if relations else None,
+            Together.stack(crowds) if crowds else None,
+            np.stack([member.unit for member in members]),
         )
 
     def take(self, rows: NDArray[np.int64]) -> Screen:
         """The screens of some members of a fleet."""
-        return Screen(self.level.take(rows), None if self.correlation is None else self.correlation.take(rows))
+        return Screen(
+            self.level.take(rows),
+            None if self.correlation is None else self.correlation.take(rows),
+            None if self.together is None else self.together.take(rows),
+            self.unit[rows],
+        )
+
+    def dump(self) -> Arrays:
+        """All channels' arrays under `<channel>.<name>`, and the unit."""
+        channels = (self.level, self.correlation, self.together)
+        arrays = {f"{one.name}.{name}": a for one in channels if one is not None for name, a in one.dump().items()}
+        return {**arrays, "unit": self.unit}
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[Any]]) -> Screen:
+        """The screen that `dump` came from."""
+        relation, crowd = _part(arrays, "correlation."), _part(arrays, "together.")
+        return cls(
+            Level.load(_part(arrays, "level.")),
+            Correlation.load(relation) if relation else None,
+            Together.load(crowd) if crowd else None,
+            arrays.get("unit", np.array([0.0, 1.0])),  # artifacts from before it had none
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,10 +148,7 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
     baseline = fit_baseline(frame, teaches, loads, course.periods_s, course.time_zone, course.schema)
     lesson = Lesson(course.schema, course.rules, course.false_alarms_per_s, baseline.precision, course.seed)
     ensemble = Ensemble.fit(course.algorithm, vectors[usable], folds[usable], lesson, teaches[usable])
-    every = replace(lesson, rules=course.rules.without_minima())
-    screen = Screen(
-        Level.fit(vectors[usable], every), Correlation.fit(vectors[usable], every) if len(frame.metrics) > 1 else None
-    )
+    screen = Screen.fit(vectors[usable], lesson)
     cheap = screen.score(vectors[usable], course.rules)
     quantiles = np.quantile(cheap, 1.0 - SCREEN_SHARES)
     if course.algorithm in UNTHROTTLED:
@@ -161,9 +209,7 @@ def dump(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         if array.any() and array.size:
             arrays[f"baseline.{name}"] = array
     arrays.update({f"ensemble.{name}": array for name, array in model.ensemble.dump().items()})
-    arrays.update({f"screen.level.{name}": array for name, array in model.screen.level.dump().items()})
-    if model.screen.correlation is not None:
-        arrays.update({f"screen.correlation.{name}": a for name, a in model.screen.correlation.dump().items()})
+    arrays.update({f"screen.{name}": array for name, array in model.screen.dump().items()})
     arrays.update({"availability": model.availability, "screen_quantiles": model.screen_quantiles})
     facts = {
         "metrics": list(model.schema.metrics),
@@ -190,8 +236,7 @@ def load(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Model:
             raise ArtifactDamaged("The model was trained on other features than this version computes: train it again.")
         baseline = _load_baseline(arrays, facts, schema)
         ensemble = Ensemble.load(_part(arrays, "ensemble."))
-        relation = _part(arrays, "screen.correlation.")
-        screen = Screen(Level.load(_part(arrays, "screen.level.")), Correlation.load(relation) if relation else None)
+        screen = Screen.load(_part(arrays, "screen."))
         model = Model(schema, baseline, ensemble, arrays["availability"], screen, arrays["screen_quantiles"])
         _probe(model)
     except (KeyError, IndexError, TypeError, ValueError) as error:
