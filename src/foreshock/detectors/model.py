@@ -119,7 +119,7 @@ class Model:
     def vectors(self, frame: Frame, first_row: int) -> Array:
         """Describe every window that ends at `first_row` or later; see `features.baseline.describe`."""
         expected, usual = self.baseline.expect(frame)
-        return describe(frame, self.schema, expected, usual, self.baseline.explained_by, first_row)
+        return describe(frame, self.schema, expected, usual, self.baseline, first_row)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +172,7 @@ def _held_out(
         first = max(0, int(inside[0]) - course.schema.context_steps)
         rows = frame.rows(first, int(inside[-1]) + 1)
         expected, usual = baseline.expect(rows, recent_level(frame, baseline)[first : first + rows.n_times])
-        parts.append(describe(rows, course.schema, expected, usual, baseline.explained_by, int(inside[0]) - first))
+        parts.append(describe(rows, course.schema, expected, usual, baseline, int(inside[0]) - first))
     return np.concatenate(parts)
 
 

@@ -76,7 +76,7 @@ def bins_of(step_s: int) -> int:
     return DAY_S // max(_BIN_S, step_s)
 
 
-def describe(frame: Frame, schema: Schema, expected: Array, usual: Array, explained_by: Array, first_row: int) -> Array:
+def describe(frame: Frame, schema: Schema, expected: Array, usual: Array, baseline: Baseline, first_row: int) -> Array:
     """Describe every window that ends at `first_row` or later: (n_times - first_row, n_metrics, n_statistics)."""
     filled, known_at = kernels.fill_gaps(np.ascontiguousarray(frame.values))
     out = np.empty((max(0, frame.n_times - first_row), len(schema.metrics), len(STATISTICS)))
@@ -85,7 +85,8 @@ def describe(frame: Frame, schema: Schema, expected: Array, usual: Array, explai
         known_at,
         expected,
         usual,
-        explained_by,
+        baseline.explained_by,
+        baseline.scale,
         first_row,
         float(schema.step_s),
         schema.window_steps,
@@ -151,8 +152,7 @@ def fit_baseline(
         squares = to_grid(rest**2, calendar.day, calendar.bin, calendar.n_days, n_bins)
         if periods_s is None or periods_s:
             daily_scale[column], weekly_scale[column] = phase_scale(np.sqrt(squares), calendar.weekday)
-        in_phase = np.maximum(daily_scale[column][calendar.bin], weekly_scale[column][calendar.in_week])
-        residual[:, column] = rest / (scale[column] * in_phase)
+        residual[:, column] = rest / scale[column]
     explained_by, precision = _relations(residual, loads, schema.recent_steps)
     return Baseline(
         anchor_s,

@@ -190,6 +190,7 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
     expected: Block,
     usual: Block,
     explained_by: Block,
+    scale: Block,
     first_row: int,
     step_s: float,
     window: int,
@@ -200,8 +201,9 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
     """Describe the window that ends at each row from `first_row` on, for every metric, in `schema.STATISTICS`.
 
     `filled`, `known_at`, `expected`, `usual`: (n_times, n_metrics). `explained_by` (n_metrics, n_metrics): how the
-    others' residuals predict one (zero diagonal). `out`: (n_times - first_row, n_metrics, n_statistics), NaN where
-    nothing is known.
+    others' residuals predict one (zero diagonal), each in units of its `scale` (n_metrics,): widths at a phase of the
+    day are guesses, and two metrics that move as one would seem to part where theirs differ. `out`: (n_times -
+    first_row, n_metrics, n_statistics), NaN where nothing is known.
     """
     n_times, n_metrics = filled.shape
     out[:] = np.nan
@@ -222,7 +224,8 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 for k in range(n_metrics):
                     if not np.isnan(smooth[i, k]):
                         # one metric that runs away says nothing about the others: relations were fitted within limits
-                        left -= explained_by[j, k] * min(max(smooth[i, k], -RELATION_LIMIT), RELATION_LIMIT)
+                        other = min(max(smooth[i, k], -RELATION_LIMIT), RELATION_LIMIT) * usual[i, k] / scale[k]
+                        left -= explained_by[j, k] * other * scale[j] / usual[i, j]
                 unexplained[i, j] = left
                 relation_known[i, j] = i
 
@@ -372,6 +375,7 @@ def describe_fleet(
             expected,
             usual,
             explained_by[member],
+            scale[member],
             n_context - 1,
             float(step_s),
             window,

@@ -46,6 +46,7 @@ CONTEXT = (  # in the metric's own unit: what was expected, and by how much the 
 STATISTICS = RAW + DEVIATION + RELATION + CONTEXT
 INDEX = {name: position for position, name in enumerate(STATISTICS)}
 
+VERSION = 2  # of what the statistics mean; models of another version are trained again
 GAP_STEPS = 5  # longer gaps stay missing (design.md section 4)
 LONG_WINDOWS = 6  # the slow scale is this many detection windows: a drift of hours stands out of it
 
@@ -79,5 +80,5 @@ class Schema:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over the names, the order and the times; a model refuses vectors of another fingerprint."""
-        parts = [list(STATISTICS), list(self.metrics), self.step_s, self.window_s, GAP_STEPS, LONG_WINDOWS]
+        parts = [VERSION, list(STATISTICS), list(self.metrics), self.step_s, self.window_s, GAP_STEPS, LONG_WINDOWS]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
