@@ -20,8 +20,9 @@ def _vectors(values: Array, first_row: int) -> Array:
     filled, known_at = kernels.fill_gaps(values)
     out = np.empty((len(values) - first_row, values.shape[1], len(STATISTICS)))
     explained_by = np.zeros((values.shape[1], values.shape[1]))
+    scale = np.ones(values.shape[1])
     kernels.describe(
-        filled, known_at, expected, usual, explained_by, np.ones(values.shape[1]), first_row, STEP_S, WINDOW, RECENT, LONG, out
+        filled, known_at, expected, usual, explained_by, scale, first_row, STEP_S, WINDOW, RECENT, LONG, out
     )  # fmt: skip
     return out
 

@@ -164,7 +164,7 @@ def _hourly(
         begin, end = int(these[0]) - schema.context_steps, int(these[-1]) + 1
         part = frame.rows(begin, end)
         expected, usual = model.baseline.expect(part, None if level is None else level[begin:end])
-        described = describe(part, schema, expected, usual, model.baseline.explained_by, int(these[0]) - begin)
+        described = describe(part, schema, expected, usual, model.baseline, int(these[0]) - begin)
         parts.append(described[these - these[0]])
     if not parts:
         return np.zeros((0, len(frame.metrics), len(INDEX))), np.zeros(0)
