@@ -40,6 +40,7 @@ class Autoencoder:
 
     name: ClassVar[str] = "autoencoder"
     aim: ClassVar[float] = AIM
+    ordinary: ClassVar[float] = np.inf
     middle: Array  # (n_numbers,)
     spread: Array  # (n_numbers,)
     width: Array  # (n_numbers,) of the error

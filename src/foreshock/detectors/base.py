@@ -32,6 +32,7 @@ class Detector(Protocol):
 
     name: ClassVar[str]
     aim: ClassVar[float]  # how many times its budget its tail is asked for, see `calibrate.tail_threshold`
+    ordinary: ClassVar[float]  # where the threshold of its raw score lies when the history is long; infinite: anywhere
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:

@@ -23,6 +23,7 @@ AIM = 0.33  # of the budget: it is what a user accepts, not what is owed
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
+_FEW_HOURS = 48.0
 _CHANCE = 3  # incidents above the threshold beyond those that the budget pays for
 
 
@@ -86,12 +87,13 @@ def _incidents(maxima: Array) -> Array:
     return result
 
 
-def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM) -> Array:
+def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM, ordinary: float = np.inf) -> Array:
     """The score that incidents exceed at `aim` times the given rate: (...) from the hourly maxima (n_hours, ...).
 
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
-    history asks for more distance.
+    history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
+    above the `ordinary` one of longer histories.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -105,7 +107,8 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM
     # the standard error of a scale that is read from the median of n exponential excesses is 1 / (ln 2 sqrt(n)) of it
     unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
     scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
-    return np.asarray((body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
+    most = ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2)
+    return np.asarray(np.minimum(most, body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
 
 
 def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> float:
@@ -130,13 +133,18 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     return max(float(threshold), 1.001 * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
 
 
-def calibrate(raw: Array, step_s: int, false_alarms_per_s: float, *, aim: float = AIM) -> Calibration:
-    """Calibrate held-out raw scores (n_times,) against the budget."""
+def calibrate(
+    raw: Array, step_s: int, false_alarms_per_s: float, *, aim: float = AIM, ordinary: float = np.inf
+) -> Calibration:
+    """Calibrate held-out raw scores (n_times,) against the budget; see `tail_threshold`."""
     seen = raw[np.isfinite(raw)]
     middle = float(np.median(seen)) if len(seen) else 0.0
     if not len(seen):
         return Calibration(middle, max(1.0, LEAST_THRESHOLD))
     maxima = hourly_maxima(raw, step_s)
-    threshold = (crowd_threshold if aim >= 1.0 else tail_threshold)(maxima, false_alarms_per_s, aim=aim)
+    if aim >= 1.0:
+        threshold = crowd_threshold(maxima, false_alarms_per_s, aim=aim)
+    else:
+        threshold = float(tail_threshold(maxima, false_alarms_per_s, aim=aim, ordinary=ordinary))
     # where nothing ever counted there is no tail to read: half of a channel's own unit is then the least
-    return Calibration(middle, max(float(threshold), middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))
+    return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))

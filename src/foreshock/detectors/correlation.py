@@ -30,6 +30,7 @@ class Correlation:
 
     name: ClassVar[str] = "correlation"
     aim: ClassVar[float] = AIM
+    ordinary: ClassVar[float] = 1.0
     single: Tails  # (n_metrics, 3): recent, mean, logarithm of the scatter
     joint: Tails  # (2,): the distance of the recent and of the window's mean residuals
     precision: Array  # (n_metrics,)

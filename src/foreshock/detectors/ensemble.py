@@ -64,7 +64,9 @@ class Ensemble:
             share = replace(lesson, rules=rules, false_alarms_per_s=budget)
             raw = _cross_scores(kind, vectors, folds, share, teaches)
             channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
-            calibration = calibrate(raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim)
+            calibration = calibrate(
+                raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim, ordinary=kind.ordinary
+            )
             if not whole:
                 calibration = _with_reserve(calibration, kind, vectors.shape[1])
             calibrations.append(calibration)

@@ -42,6 +42,7 @@ class Forecast:
 
     name: ClassVar[str] = "forecast"
     aim: ClassVar[float] = AIM
+    ordinary: ClassVar[float] = np.inf
     alpha: Array  # (n_metrics, 2): the smoothing parameter between blocks of minutes, and between windows
     weights: (
         Array  # (n_metrics, 4): of the sample before, the rest of the window, the windows before it; for the window

@@ -31,6 +31,7 @@ class IsolationForest:
 
     name: ClassVar[str] = "isolation_forest"
     aim: ClassVar[float] = AIM
+    ordinary: ClassVar[float] = 1.0
     trees: forest.Forest | forest.ForestBlock
     with_raw: bool
     middle: Array  # (n_features,) what stands for a missing statistic and for a metric that does not count

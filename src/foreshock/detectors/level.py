@@ -30,6 +30,7 @@ class Level:
 
     name: ClassVar[str] = "level"
     aim: ClassVar[float] = AIM
+    ordinary: ClassVar[float] = 1.0
     tails: Tails  # (n_metrics, len(SCALES) + 1)
 
     @classmethod

@@ -11,6 +11,7 @@ from foreshock.core.frame import Array
 from foreshock.detectors.calibrate import hourly_maxima, tail_threshold
 
 LEAST_THRESHOLD = 3.5  # robust standard deviations: below them nothing is unusual, however tame the history was
+_ORDINARY_THRESHOLD = 8.0  # of normal noise over two weeks
 _LEAST_SPREAD = 0.05  # statistics are in units of the residual's usual distance: finer than that is no news
 
 
@@ -47,7 +48,10 @@ def fit_tails(statistics: Array, counted: Array, step_s: int, false_alarms_per_s
     spread = np.maximum(1.4826 * np.median(np.abs(sample - middle), axis=0), _LEAST_SPREAD)
     distance = np.where(known & counted.reshape(flat.shape), np.abs(sample - middle) / spread, 0.0)
     threshold = np.maximum(
-        tail_threshold(hourly_maxima(distance, step_s), false_alarms_per_s / max(1, n_statistics)), LEAST_THRESHOLD
+        tail_threshold(
+            hourly_maxima(distance, step_s), false_alarms_per_s / max(1, n_statistics), ordinary=_ORDINARY_THRESHOLD
+        ),
+        LEAST_THRESHOLD,
     )
     shape = statistics.shape[1:]
     return Tails(middle.reshape(shape), spread.reshape(shape), threshold.reshape(shape))

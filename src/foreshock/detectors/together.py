@@ -31,6 +31,7 @@ class Together:
 
     name: ClassVar[str] = "together"
     aim: ClassVar[float] = 3.0  # a sum of logarithms has a lighter tail than calibration assumes (measured)
+    ordinary: ClassVar[float] = np.inf
     sudden: Distance
     breadth: Distance
     calibrations: Array  # (2, 2) or, for a fleet, (n_models, 2, 2): middle and threshold of either view
