@@ -74,6 +74,6 @@ async def test_a_creep_becomes_an_incident_despite_daily_retraining(
         assert run.history.incidents()
         models = [each for each in run.history.models(SUBJECT) if each.stage != lines.REJECTED]
         followed = [each.details["validation"] for each in models]
-        assert all(each["crept"] <= MOST_CREEP or each["adapting"] for each in followed)
+        assert all(each["crept"] <= MOST_CREEP or each["adapting"] or each["shaken"] for each in followed)
         if deviations_a_day < 1.0:
             assert any("crept" in str(each.details.get("why")) for each in run.history.models(SUBJECT))

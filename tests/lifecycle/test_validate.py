@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foreshock.lifecycle.validate import Findings, misses_known, over_budget
+from foreshock.lifecycle.validate import Findings, crept, misses_known, over_budget
 
 
 def test_a_first_model_is_not_rejected_for_alarms_that_may_be_an_incident() -> None:
@@ -33,3 +33,9 @@ def test_incidents_that_a_budget_explains_are_no_loss(
         known=lost, known_lost=lost, known_by_chance=by_chance, confirmed_lost=confirmed, has_champion=True
     )  # fmt: skip
     assert (misses_known(found) is not None) is objects
+
+
+@pytest.mark.parametrize(("away", "shaken", "objects"), [(6.0, False, True), (6.0, True, False), (4.0, False, False)])
+def test_a_creep_is_followed_once_people_know(away: float, *, shaken: bool, objects: bool) -> None:
+    """Beyond five deviations only where the champion has alarmed of it more often than its budget explains."""
+    assert (crept(Findings(crept=away, crept_metric="m", shaken=shaken)) is not None) is objects

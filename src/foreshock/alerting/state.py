@@ -18,7 +18,7 @@ from typing import Any, assert_never
 from pydantic import TypeAdapter, ValidationError
 
 from foreshock.core.errors import Damaged
-from foreshock.core.verdicts import Anomalous, Cause, Contribution, Inconclusive, Judgement, Normal, Subject
+from foreshock.core.verdicts import Anomalous, Cause, Cause, Contribution, Inconclusive, Judgement, Normal, Subject
 
 OUTAGE_TOLERANCE_S = 3_600  # Prometheus' --rules.alert.for-outage-tolerance
 ROLLOUT_SETTLES_S = 600  # how long after a rollout what is unusual may still be its start-up
@@ -288,6 +288,8 @@ def _anomalous(
     if quiet or incident.timer_s(at_s) < policy.pending_for_s:
         return replace(state, incident=incident, inconclusive_since_s=None), ()
     incident = replace(incident, severity=policy.severity, fired_at_s=at_s, timer_since_s=None, timer_stood_still_s=0)
+    if verdict.cause is Cause.OUT_OF_RANGE:  # the rule that people wrote says why, not a score that paged nobody
+        incident = replace(incident, peak=now)
     if hold is not None:
         incident = replace(incident, maintenance=hold.maintenance, only=hold.only)
     state = replace(state, incident=incident, inconclusive_since_s=None)

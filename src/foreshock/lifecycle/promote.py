@@ -15,7 +15,7 @@ from foreshock.lifecycle import lines
 from foreshock.lifecycle.drift import Drift
 from foreshock.lifecycle.lesson import Lesson, rows_counted
 from foreshock.lifecycle.siblings import Loan
-from foreshock.lifecycle.validate import PROMOTE, Findings
+from foreshock.lifecycle.validate import MOST_CREEP, PROMOTE, Findings
 from foreshock.lifecycle.warm_up import WarmUp
 from foreshock.manifests.detector import fingerprint
 from foreshock.store.records import Incident, ModelRecord
@@ -83,14 +83,15 @@ def entered(records: Records, new: ModelRecord, found: Findings | None, now_s: f
         return (lines.rejected(new, objection.message),)
     if judging is not None and lines.held_until_s(judging) > now_s:
         return (lines.rejected(new, f"{judging.name} was brought back by hand and is held"),)
-    if found is not None and found.has_champion and not found.adapting and shadow_s:
+    adapted = found is not None and found.adapting
+    if found is not None and (adapted or found.crept > MOST_CREEP):  # slow change is measured from here on
+        new = replace(new, details={**new.details, "confirmed": True})
+    if found is not None and found.has_champion and not adapted and shadow_s:
         why = f"looked at beside {judging.name if judging else 'the active model'}"
         older = [lines.rejected(one, f"overtaken by {new.name}") for one in records if one.stage == lines.SHADOW]
         return (*older, replace(new, stage=lines.SHADOW, details={**new.details, "why": why}))
-    adapted = found is not None and found.adapting
-    details = {"confirmed": True} if adapted else {}
     why = "learnt a change that has lasted" if adapted else "learnt"
-    return lines.promoted((new, *records), new.revision, now_s, why, **details)
+    return lines.promoted((new, *records), new.revision, now_s, why)
 
 
 def left_shadow(records: Records, revision: int, objection: Objection | None, now_s: float) -> Records:

@@ -250,8 +250,11 @@ def disagrees(found: Findings) -> Objection | None:
 
 
 def crept(found: Findings) -> Objection | None:
-    """It followed a slow change away from the anchor: the champion goes on, so that the change becomes an incident."""
-    if found.adapting or found.crept <= MOST_CREEP:
+    """It followed a slow change away from the anchor: the champion goes on, so that the change becomes an incident.
+
+    Once it has become more of them than the budget explains, people know, and a champion that only alarms helps nobody.
+    """
+    if found.adapting or found.shaken or found.crept <= MOST_CREEP:
         return None
     return Objection(
         "Crept", f"{found.crept_metric} has crept {found.crept:.1f} deviations away from the last confirmed revision"
