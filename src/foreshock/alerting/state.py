@@ -18,7 +18,7 @@ from typing import Any, assert_never
 from pydantic import TypeAdapter, ValidationError
 
 from foreshock.core.errors import Damaged
-from foreshock.core.verdicts import Anomalous, Cause, Cause, Contribution, Inconclusive, Judgement, Normal, Subject
+from foreshock.core.verdicts import Anomalous, Cause, Contribution, Inconclusive, Judgement, Normal, Subject
 
 OUTAGE_TOLERANCE_S = 3_600  # Prometheus' --rules.alert.for-outage-tolerance
 ROLLOUT_SETTLES_S = 600  # how long after a rollout what is unusual may still be its start-up
