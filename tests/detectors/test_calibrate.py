@@ -48,3 +48,12 @@ def test_no_more_incidents_of_a_crowd_lie_above_than_chance_explains() -> None:
     maxima = np.random.default_rng(3).gumbel(1.0, 0.2, 336)
     maxima[10:330:32] = np.linspace(20.0, 29.0, 10)
     assert (maxima > crowd_threshold(maxima, 1 / 604_800, aim=3.0)).sum() <= 5
+
+
+def test_a_history_of_hours_does_not_ask_for_a_tail_that_it_cannot_know() -> None:
+    """Six hours with one spike of a hundred leave the threshold at the ordinary one; four weeks may say otherwise."""
+    scores = np.abs(np.random.default_rng(8).normal(0, 1, 28 * 288))
+    scores[::72] = 100.0
+    short, long = (float(calibrate(scores[:n], STEP_S, 1 / 604_800, ordinary=8.0).threshold) for n in (72, len(scores)))
+    assert short < 1.1 * 8.0
+    assert long > 100.0

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from foreshock.core.frame import Array, Frame
+from foreshock.detectors.calibrate import Calibration
 from foreshock.detectors.ensemble import Ensemble
-from foreshock.detectors.model import Course, Model, train
+from foreshock.detectors.model import Course, Model, dump, load, train
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.together import Together
 from foreshock.features.schema import Schema
@@ -48,6 +49,18 @@ def test_a_small_move_of_all_metrics_is_found_by_this_channel_alone(model: Model
     assert scores["together"] >= 1.0
     assert max(score for name, score in scores.items() if name != "together") < 1.0
     assert _scores(model, _moved(4.0, metrics=1))["together"] < 1.0
+
+
+def test_the_throttle_hears_what_many_metrics_say_together(model: Model) -> None:
+    """The cheap statistic of any window is at least that of this channel alone, in units of its own threshold."""
+    vectors = model.vectors(Frame(0, STEP_S, NAMES, _moved(1.5)), PER_DAY)
+    rules, screen = Rules.none(N_METRICS), model.screen
+    assert screen.together is not None
+    crowd = Calibration(*screen.unit)(screen.together.score(vectors, rules))
+    cheap = screen.score(vectors, rules)
+    assert (cheap >= crowd).all()
+    assert (crowd > np.maximum(screen.level.score(vectors, rules), 0.5)).any()
+    assert load(*dump(model)).screen.score(vectors, rules).tolist() == cheap.tolist()
 
 
 def test_the_way_back_is_no_incident(model: Model) -> None:

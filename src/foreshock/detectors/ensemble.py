@@ -29,6 +29,7 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
 # what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
 UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
+MOST_SCORE = 1_000.0  # what was always zero lies any number of its widths away: beyond this the number says nothing
 # Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
 # far beyond the threshold the largest leads, ties are shared, and where none is near it all have a say.
 _BLEND, _SAY = 4, 0.5
@@ -80,8 +81,8 @@ class Ensemble:
         return np.stack([calibration(channel.score(vectors, rules)) for channel, calibration in pairs])
 
     def score(self, vectors: Array, rules: Rules) -> Array:
-        """Calibrated scores (n,): 1.0 spends the budget, 0 is the middle of normal, without an upper end."""
-        return self.joint(self.channel_scores(vectors, rules).max(axis=0))
+        """Calibrated scores (n,): 1.0 spends the budget, 0 is the middle of normal, `MOST_SCORE` the upper end."""
+        return np.minimum(self.joint(self.channel_scores(vectors, rules).max(axis=0)), MOST_SCORE)
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
         """Shares of the metrics in each score, (n, n_metrics); every row adds up to 1."""
