@@ -112,10 +112,10 @@ async def test_three_services_and_one_origin(settings: Settings) -> None:
 async def test_the_share_of_false_alerts_changes_the_route_and_no_verdict(
     shop: LocalPrometheus, new_alertmanager: NewAlertmanager, tmp_path: Path
 ) -> None:
-    """Both fire, with budgets of one a day: the weak one is kept from the pager that wants at most every 20th false."""
+    """Both fire, with budgets of one a day: the weak one is kept from the pager that wants at most one in 500 false."""
     pager, digest = new_alertmanager(), new_alertmanager()
     sinks = [
-        {"name": "pager", "type": "alertmanager", "urls": [pager.url], "max_false_share": 0.05},
+        {"name": "pager", "type": "alertmanager", "urls": [pager.url], "max_false_share": 0.002},
         {"name": "digest", "type": "alertmanager", "urls": [digest.url]},
     ]
     file = tmp_path / "foreshock.yaml"

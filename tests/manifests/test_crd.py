@@ -108,7 +108,13 @@ def test_every_reason_is_documented_and_every_ignorance_has_its_place() -> None:
     assert [each for each in (*Ignorance, *Cause) if each not in anomalous] == []
     assert {reason for each in REASONS.values() for reason in each} >= set(Because)
     summed_up = (ConditionType.DATA_AVAILABLE, ConditionType.MODEL_READY, ConditionType.SINKS_HEALTHY)
-    good = {Because.DATA_FLOWS, Because.EXTRACTOR_UNAVAILABLE, Because.MODEL_ACTIVE, Because.DELIVERING}
+    good = {
+        Because.DATA_FLOWS,
+        Because.EXTRACTOR_UNAVAILABLE,
+        Because.MODEL_ACTIVE,
+        Because.DRIFTED,
+        Because.DELIVERING,
+    }
     bad = {reason for kind in summed_up for reason in REASONS[kind]} - good
     assert bad <= set(REASONS[ConditionType.READY])
 

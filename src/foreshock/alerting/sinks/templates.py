@@ -140,7 +140,7 @@ def description(event: dict[str, Any]) -> str:
 
 def _query(data: dict[str, Any]) -> str:
     """The query of the metric that leads; of the first one where none does."""
-    by_metric = {query["metric"]: str(query["query"]) for query in reversed(data.get("queries", ()))}
+    by_metric = {query.get("metric", ""): str(query["query"]) for query in reversed(data.get("queries", ()))}
     leader = next((one["metric"] for one in data["contributions"]), "")
     return by_metric.get(leader) or next(reversed(by_metric.values()), "")
 
