@@ -19,7 +19,7 @@ from foreshock.core.clock import rfc3339
 from foreshock.core.durations import format_duration
 from foreshock.core.errors import ForeshockError, PrometheusUnavailable, QueryRejected, TooManySeries, WindowTooShort
 from foreshock.core.frame import Frame
-from foreshock.core.verdicts import Anomalous, Cause, Ignorance, Inconclusive
+from foreshock.core.verdicts import Anomalous, Cause, Contribution, Ignorance, Inconclusive
 from foreshock.diagnosis.report import ReportAlert, ReportDetector, ReportMetric
 from foreshock.engine.evidence import BAND, story
 from foreshock.engine.gather import MetricSource
@@ -339,17 +339,30 @@ def first_trained_on(result: Backtested, played: Replay) -> tuple[int, int] | No
 
 
 def sentence_of(alert: Alert, played: Replay) -> str:
-    """What an engineer would say at the moment when the alert fired."""
-    if not played.models or not alert.contributions:
+    """What an engineer would say of an incident, as it was at its peak."""
+    return _story_at(alert.peak_at_s, alert.contributions, played)
+
+
+def told_at_firing(alert: Alert, played: Replay) -> tuple[tuple[Contribution, ...], str]:
+    """Whom the alert named when it fired, largest first, and what it said."""
+    row = int(np.searchsorted(played.frame.times_s, alert.fired_at_s, side="right")) - 1 - played.first_row
+    shares = played.contributions[row]
+    order = np.argsort(-shares, kind="stable")
+    named = tuple(Contribution(played.frame.metrics[k], float(shares[k])) for k in order)
+    return named, _story_at(alert.fired_at_s, named, played)
+
+
+def _story_at(at_s: int, contributions: tuple[Contribution, ...], played: Replay) -> str:
+    if not played.models or not contributions:
         return ""
-    end = int(np.searchsorted(played.frame.times_s, alert.peak_at_s, side="right"))
+    end = int(np.searchsorted(played.frame.times_s, at_s, side="right"))
     schema = played.models[0].schema
     window = played.frame.rows(max(0, end - schema.context_steps), end)
     cause = next(
-        (j.verdict.cause for j in played.judgements if j.at_s == alert.peak_at_s and isinstance(j.verdict, Anomalous)),
+        (j.verdict.cause for j in played.judgements if j.at_s == at_s and isinstance(j.verdict, Anomalous)),
         Cause.SCORE,
     )
-    return story(played.models[0], window, alert.contributions, cause)
+    return story(played.models[0], window, contributions, cause)
 
 
 def report_of(result: Backtested) -> list[ReportDetector]:

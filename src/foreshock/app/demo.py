@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreshock.app.backtest import Backtested, backtest, report_of, sentence_of
+from foreshock.app.backtest import Backtested, backtest, report_of, told_at_firing
 from foreshock.app.clock import SystemClock
 from foreshock.app.explain import explain_incident
 from foreshock.app.picture import write_figure
@@ -200,14 +200,15 @@ def _checkout(detector: AnomalyDetector, found: list[tuple[Alert, Replay]], stor
         return [*steps, Step(f"{name}: the drift was not found", kept=False)]
     alert, played = drift[0]
     after_s = alert.fired_at_s - start_s
-    top = ", ".join(f"{each.metric} {each.share:.0%}" for each in alert.contributions[:3])
+    named, said = told_at_firing(alert, played)
+    top = ", ".join(f"{each.metric} {each.share:.0%}" for each in named[:3] if each.share >= 0.01)
     steps.append(
         Step(
             f"{name}: ALERT at {_clock_time(alert.fired_at_s)}, {format_duration(after_s)} into the drift: {top}",
-            kept=after_s <= _FIRST_HOUR_S and alert.contributions[0].metric == CAUSE,
+            kept=after_s <= _FIRST_HOUR_S and named[0].metric == CAUSE,
         )
     )
-    return [*steps, Step(f"the alert says: {sentence_of(alert, played)}")]
+    return [*steps, Step(f"the alert says: {said}")]
 
 
 async def _live(
