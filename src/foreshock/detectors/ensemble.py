@@ -29,7 +29,7 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
 # what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
 UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
-MOST_SCORE = 1_000.0  # what was always zero lies any number of its widths away: beyond this the number says nothing
+MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
 # Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
 # far beyond the threshold the largest leads, ties are shared, and where none is near it all have a say.
 _BLEND, _SAY = 4, 0.5
