@@ -345,10 +345,7 @@ def sentence_of(alert: Alert, played: Replay) -> str:
 
 def told_at_firing(alert: Alert, played: Replay) -> tuple[tuple[Contribution, ...], str]:
     """Whom the alert named when it fired, largest first, and what it said."""
-    row = int(np.searchsorted(played.frame.times_s, alert.fired_at_s, side="right")) - 1 - played.first_row
-    shares = played.contributions[row]
-    order = np.argsort(-shares, kind="stable")
-    named = tuple(Contribution(played.frame.metrics[k], float(shares[k])) for k in order)
+    named = next(each.contributions for each in played.judgements if each.at_s == alert.fired_at_s)
     return named, _story_at(alert.fired_at_s, named, played)
 
 

@@ -23,7 +23,7 @@ AIM = 0.33  # of the budget: it is what a user accepts, not what is owed
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
-_FEW_HOURS = 48.0
+_FEW_HOURS = 48.0  # of history, at which a threshold may be twice the ordinary one
 _CHANCE = 3  # incidents above the threshold beyond those that the budget pays for
 
 
