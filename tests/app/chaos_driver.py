@@ -51,6 +51,7 @@ class Life:
     def __init__(self, plan: dict[str, Any], number: int, now_s: float, say: int) -> None:
         self.plan, self.say = plan, say
         self.end_s = plan["start_s"] + plan["windows"] * 60
+        self.committed_to_s = 0
         self.clock = HurriedClock()
         self.clock.skip(now_s - self.clock.now_s())
         self.events = (Path(plan["folder"]) / f"events-{number:04}").open("a", buffering=1)
@@ -86,7 +87,7 @@ class Life:
         watch = self.watch
         if watch is None or not any(each is not None for each in watch.cohort.revisions):
             return
-        next_s = watch.judged_at_s + 60
+        self.committed_to_s, next_s = watch.judged_at_s, watch.judged_at_s + 60
         os.write(self.say, f"{next_s}\n".encode())
         if next_s <= self.end_s:
             self.clock.skip(next_s + AFTER_THE_WINDOW_S - self.clock.now_s())
@@ -102,8 +103,8 @@ class Life:
 
     def is_over(self) -> bool:
         """Everything is judged, delivered and shown."""
-        watch, reporter = self.watch, self.operator.reporter
-        if watch is None or reporter is None or (watch.judged_at_s or 0) < self.end_s:
+        reporter = self.operator.reporter
+        if reporter is None or self.committed_to_s < self.end_s:
             return False
         incidents = self.operator._history.incidents(namespace=self.plan["namespace"])
         waiting = reporter.waiting + sum(each.rows for each in self.operator._history.backlog())

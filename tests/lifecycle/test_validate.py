@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from foreshock.lifecycle.validate import Findings, crept, misses_known, over_budget
+from foreshock.core.frame import Frame
+from foreshock.lifecycle.feedback import stretched
+from foreshock.lifecycle.train import rules_of, train_revision
+from foreshock.lifecycle.validate import Findings, Trial, crept, examine, misses_faults, misses_known, over_budget
+from foreshock.manifests.detector import AnomalyDetector
 
 
 def test_a_first_model_is_not_rejected_for_alarms_that_may_be_an_incident() -> None:
@@ -39,3 +44,20 @@ def test_incidents_that_a_budget_explains_are_no_loss(
 def test_a_creep_is_followed_once_people_know(away: float, *, shaken: bool, objects: bool) -> None:
     """Beyond five deviations only where the champion has alarmed of it more often than its budget explains."""
     assert (crept(Findings(crept=away, crept_metric="m", shaken=shaken)) is not None) is objects
+
+
+@pytest.mark.parametrize(("factor", "objects"), [(1.0, False), (1.5, False), (4.0, True)])
+def test_faults_are_missed_by_more_than_a_threshold_is_unsure_of(factor: float, *, objects: bool) -> None:
+    """After a day thresholds differ by a half through chance alone; four times as high is deaf."""
+    document = {
+        "apiVersion": "devopsroles.com/v1", "kind": "AnomalyDetector", "metadata": {"name": "checkout"},
+        "spec": {"target_service": "checkout", "prometheus_query": "wait", "training": {"warm_up": "12h"}},
+    }  # fmt: skip
+    spec = AnomalyDetector.model_validate(document).spec
+    values = 40.0 + np.random.default_rng(1).normal(0, 2, (1_440, 1))
+    history = Frame(1_790_000_040, 60, tuple(each.name for each in spec.named_metrics), values)
+    champion = train_revision(spec, history, np.zeros(1_440, np.bool_))
+    trial = Trial(history, rules_of(spec.named_metrics), spec.false_alarm_budget.per_s)
+    found = examine(stretched(champion, factor), champion, champion, trial)
+    assert found.champion_found > 20
+    assert (misses_faults(found) is not None) is objects

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,19 @@ def test_what_was_acknowledged_survives_every_crash_of_the_server(new_postgresql
     acknowledged = 0
 
     def commit_until_it_is_away(first: int) -> int:
-        history, n = History(url, patience=HASTY), first
+        n = first
         try:
-            while True:
-                history.commit_cycle(cycle(n))
-                n += 1
+            with closing(History(url, patience=HASTY)) as history:  # the first one makes the tables, or dies of it
+                while True:
+                    history.commit_cycle(cycle(n))
+                    n += 1
         except StoreUnavailable:
             return n
-        finally:
-            history.close()
 
     with ThreadPoolExecutor(1) as threads:
-        for _ in range(5):
+        for crash in range(50):
+            if crash >= 5 and acknowledged > 5:
+                break
             committing = threads.submit(commit_until_it_is_away, acknowledged)
             time.sleep(chance.uniform(0.2, 0.6))  # the crash falls anywhere
             server.kill()

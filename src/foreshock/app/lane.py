@@ -176,8 +176,9 @@ class Lane:
                 if (at_s := watch.rhythm.latest_s(now_s)) > (watch.judged_at_s or 0)
             ]
             if due:
-                await self._heed()
-                await self._run_cycle(due, now_s)
+                if not (await self._heed() and await self._run_cycle(due, now_s)):
+                    await clock.sleep(_STORE_PAUSE_S)
+                    continue
                 if clock.monotonic_s() - resynced_s > _RESYNC_S:
                     resynced_s = clock.monotonic_s()
                     for watch in self.watches.values():
@@ -265,8 +266,8 @@ class Lane:
             if now_s - state.incident.started_at_s >= 1.1 * watch.spec.training.persistence:
                 self.learning.settle_change(watch.subject, now_s)
 
-    async def _heed(self) -> None:
-        """Take up what was changed by hand: another revision judges from this cycle on."""
+    async def _heed(self) -> bool:
+        """Take up what was changed by hand: another revision judges from this cycle on. False without a database."""
         revisions = self.parts.revisions
         try:
             notices = await asyncio.to_thread(revisions.notices)
@@ -281,6 +282,8 @@ class Lane:
                 await asyncio.to_thread(revisions.settle_notices, mine)
         except StoreUnavailable as error:
             self._store_is_away(error)
+            return False
+        return True
 
     async def _put(self, detector: AnomalyDetector, known: list[Subject]) -> list[Farewell]:
         subject, pins = detector.subject, False
@@ -355,16 +358,19 @@ class Lane:
 
     # --- cycles ---------------------------------------------------------------------------------------------------
 
-    async def _run_cycle(self, due: list[tuple[Watch, int]], now_s: float) -> None:
+    async def _run_cycle(self, due: list[tuple[Watch, int]], now_s: float) -> bool:
+        """Judge, and tell; what could not be committed is as if it had not been judged, and False."""
         parts = self.parts
         began_s = parts.clock.monotonic_s()
-        known = [watch for watch, _ in due if watch.judged_at_s is not None]
+        before = [(watch, watch.judged_at_s) for watch, _ in due]
+        known = [watch for watch, judged_at_s in before if judged_at_s is not None]
         try:
             summary = await self._cycle.run(due, now_s)
         except StoreUnavailable as error:
             self._store_is_away(error)
-            await parts.clock.sleep(_STORE_PAUSE_S)
-            return
+            for watch, judged_at_s in before:
+                watch.judged_at_s = judged_at_s
+            return False
         parts.stored("")
         took_s = parts.clock.monotonic_s() - began_s
         parts.metrics.cycle(self.source.name, summary, took_s)
@@ -385,6 +391,7 @@ class Lane:
         for watch in summary.changed:
             parts.changed(watch.subject)
         parts.cycled(summary)
+        return True
 
     def _note_extractor(self, why: str) -> None:
         """Say once that the extractor is away, and once that it is back."""
