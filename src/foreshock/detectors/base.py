@@ -13,7 +13,6 @@ from foreshock.detectors.rules import Rules
 from foreshock.features.schema import Schema
 
 Arrays = dict[str, Array]
-FEW_METRICS = 5  # up to here the metrics one by one say more than all together do (decision 0009)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
     history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
-    above the `ordinary` one of longer histories.
+    above the `ordinary` one of longer histories. Whatever the tail says, no more incidents may lie above than chance
+    explains: what a history holds often is no news.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -108,7 +109,17 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM
     unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
     scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
     most = ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2)
-    return np.asarray(np.minimum(most, body + scale * (share**-_SHAPE - 1.0) / _SHAPE).reshape(shape))
+    threshold = np.minimum(most, body + scale * (share**-_SHAPE - 1.0) / _SHAPE)
+    allowed = _allowed(false_alarms_per_s, len(flat))
+    if len(flat) > allowed:
+        next_one = np.sort(np.nan_to_num(above, nan=-np.inf), axis=0)[-1 - allowed]
+        threshold = np.maximum(threshold, body + 1.001 * next_one)
+    return np.asarray(threshold.reshape(shape))
+
+
+def _allowed(false_alarms_per_s: float, n_hours: int) -> int:
+    """How many incidents of a history may lie above a threshold."""
+    return _CHANCE + round(false_alarms_per_s * HOUR_S * n_hours)
 
 
 def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> float:
@@ -129,7 +140,7 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     hours_each = max(1, int((maxima > body).sum())) / max(1, len(peaks))
     share = min(1.0, false_alarms_per_s * HOUR_S * aim * hours_each / (1.0 - _QUANTILES[0]))
     threshold = low + scale * (share**-tail - 1.0) / tail
-    allowed = _CHANCE + round(false_alarms_per_s * HOUR_S * len(maxima))
+    allowed = _allowed(false_alarms_per_s, len(maxima))
     return max(float(threshold), 1.001 * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.autoencoder import Autoencoder
-from foreshock.detectors.base import FEW_METRICS, Arrays, Detector, Itemised, Lesson
+from foreshock.detectors.base import Arrays, Detector, Itemised, Lesson
 from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.forecast import Forecast
@@ -18,7 +18,7 @@ from foreshock.detectors.isolation_forest import IsolationForest
 from foreshock.detectors.level import Level
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.together import Together
-from foreshock.features.schema import INDEX
+from foreshock.features.schema import FEW_METRICS, INDEX
 
 CHANNELS: tuple[type[Detector], ...] = (Level, Correlation, Together, IsolationForest)  # of the ensemble
 DETECTORS: tuple[type[Detector], ...] = (*CHANNELS, Forecast, Autoencoder)

@@ -19,6 +19,7 @@ from foreshock.features.schema import STATISTICS, Schema
 
 _BASELINE_ARRAYS = (
     "level",
+    "known",
     "slope",
     "daily",
     "weekly",
@@ -89,9 +90,9 @@ class Fleet:
             calendars,
             np.array([number[phase] for phase in phases]),
             (ends_s - self.anchors_s[members]).astype(np.float64),
-            *(chosen[name] for name in _BASELINE_ARRAYS[:7]),
+            *(chosen[name] for name in _BASELINE_ARRAYS[:8]),
             self.loads,
-            *(chosen[name] for name in _BASELINE_ARRAYS[7:]),
+            *(chosen[name] for name in _BASELINE_ARRAYS[8:]),
             self.schema.step_s,
             self.schema.window_steps,
             self.schema.recent_steps,

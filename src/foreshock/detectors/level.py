@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.detectors.base import FEW_METRICS, Arrays, Lesson
+from foreshock.detectors.base import Arrays, Lesson
 from foreshock.detectors.calibrate import AIM
 from foreshock.detectors.rules import Mask, Rules
 from foreshock.detectors.tails import Tails, fit_tails
-from foreshock.features.schema import INDEX
+from foreshock.features.schema import FEW_METRICS, INDEX
 
 # From one sample to six windows: a spike and a drift of hours each stand out of the scale that is theirs.
 # The median as well: under heavy tails a lasting shift moves it far, and single samples not at all.
@@ -100,6 +100,6 @@ def _counted(vectors: Array, rules: Rules) -> Array:
     settled = is_settled(vectors)
     for scale in range(len(SCALES)):
         counted[scale] &= ~settled
-    for slow, fast in ((2, 1), (3, 1), (4, 2)):
+    for slow, fast in ((2, 1), (3, 1), (4, 2), (4, 3)):
         counted[slow] &= _lasts(vectors[..., INDEX[SCALES[slow]]], vectors[..., INDEX[SCALES[fast]]])
     return np.stack([*counted, rules.spread_counts(vectors)], axis=-1)

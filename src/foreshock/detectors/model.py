@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.errors import ArtifactDamaged
 from foreshock.core.frame import Array, Frame
-from foreshock.detectors.base import FEW_METRICS, Arrays, Lesson
+from foreshock.detectors.base import Arrays, Lesson
 from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.ensemble import UNTHROTTLED, Ensemble
@@ -21,7 +21,7 @@ from foreshock.detectors.together import Together
 from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
 from foreshock.features.robust import median_of_columns
-from foreshock.features.schema import INDEX, STATISTICS, Schema
+from foreshock.features.schema import FEW_METRICS, INDEX, STATISTICS, Schema
 
 FOLDS = 4
 MOST_METRICS = 1_000  # of a model that is read: ten times what a manifest may name
@@ -178,7 +178,8 @@ def _held_out(
 
 def recent_level(frame: Frame, baseline: Baseline) -> Array:
     """The level that a daily retraining would have known at each row (n_times, n_metrics): that of the days before."""
-    expected, _ = baseline.expect(frame, np.zeros((1, len(frame.metrics))))
+    nowhere = np.zeros(len(frame.metrics))
+    expected, _ = replace(baseline, level=nowhere, known=nowhere).expect(frame)
     rest = frame.values - expected
     per_day = DAY_S // frame.step_s
     day = np.arange(frame.n_times) // per_day
@@ -197,7 +198,7 @@ def recent_level(frame: Frame, baseline: Baseline) -> Array:
     return np.asarray(levels[day])
 
 
-_BASELINE = ("level", "slope", "daily", "weekly", "scale", "daily_scale", "weekly_scale", "knots", "response")
+_BASELINE = ("level", "known", "slope", "daily", "weekly", "scale", "daily_scale", "weekly_scale", "knots", "response")
 _RELATION = ("explained_by", "precision")
 
 
@@ -253,7 +254,7 @@ def _load_baseline(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any],
     if not 0 < n_metrics <= MOST_METRICS or not 0 <= n_loads <= n_metrics:  # arrays that are left out are made of these
         raise ValueError(f"{n_metrics} metrics, {n_loads} loads")
     shapes = {
-        "level": (n_metrics,), "slope": (n_metrics,), "scale": (n_metrics,),
+        "level": (n_metrics,), "known": (n_metrics,), "slope": (n_metrics,), "scale": (n_metrics,),
         "daily": (n_metrics, n_bins), "daily_scale": (n_metrics, n_bins),
         "weekly": (n_metrics, 7 * n_bins), "weekly_scale": (n_metrics, 7 * n_bins),
         "knots": (n_loads, N_KNOTS), "response": (n_metrics, n_loads, N_KNOTS),

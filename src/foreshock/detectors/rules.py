@@ -13,6 +13,8 @@ from foreshock.features.schema import INDEX
 
 Mask = NDArray[np.bool_]
 
+_WIDE, _CALM = 2.0, 0.5  # usual distances that a window scatters; the share of that which its newest samples deviate
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
@@ -67,14 +69,14 @@ class Rules:
         return np.asarray(np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted)))
 
     def spread_counts(self, vectors: Array) -> Mask:
-        """Whether a change of spread counts (n, n_metrics): it must be large enough, and lean to the judged side."""
+        """Whether a change of spread counts (n, n_metrics): it must be large enough, lean to the judged side, and go on."""
         size = vectors[..., INDEX["gap_root_mean_square"]]
         least = np.maximum(
             self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]])
         )
         high, low = vectors[..., INDEX["deviation_maximum"]], -vectors[..., INDEX["deviation_minimum"]]
         side = (self.direction == 0) | ((self.direction > 0) & (high >= low)) | ((self.direction < 0) & (low >= high))
-        return np.asarray(np.isfinite(size) & (size >= least) & side & ~self.is_load)
+        return np.asarray(np.isfinite(size) & (size >= least) & side & ~self.is_load & ~has_passed(vectors))
 
     def any_counts(self, vectors: Array) -> Mask:
         """Whether anything about a metric counts, at any scale (n, n_metrics)."""
@@ -82,7 +84,7 @@ class Rules:
         result = self.spread_counts(vectors)
         for name in ("gap_recent", "gap_mean", "gap_long"):
             result = result | self.counts(vectors[..., INDEX[name]], expected)
-        return result
+        return result & ~has_passed(vectors)
 
     def out_of_range(self, vectors: Array) -> Mask:
         """Whether the recent value left the valid range (n, n_metrics)."""
@@ -91,3 +93,13 @@ class Rules:
     def outside(self, values: Array) -> Mask:
         """Whether values (n, n_metrics) lie outside the valid range; a missing one does not."""
         return np.asarray((values < self.valid_low) | (values > self.valid_high))
+
+
+def has_passed(vectors: Array) -> Mask:
+    """Whether what made a metric's window wide is over, (n, n_metrics): its newest samples are calm again.
+
+    A window remembers a spike for its whole length, half a day of hourly samples: nobody is to be told of it for so long.
+    """
+    wide = vectors[..., INDEX["deviation_standard_deviation"]]
+    last, recent = (np.abs(vectors[..., INDEX[name]]) for name in ("deviation_last", "deviation_recent"))
+    return np.asarray((wide >= _WIDE) & (np.maximum(last, recent) < _CALM * wide))

@@ -11,7 +11,7 @@ from foreshock.core.frame import Array, Frame
 from foreshock.features import kernels
 from foreshock.features.calendar import DAY_S, civil_days, civil_seconds
 from foreshock.features.robust import median, median_by_group
-from foreshock.features.schema import STATISTICS, Schema
+from foreshock.features.schema import FEW_METRICS, STATISTICS, Schema
 from foreshock.features.seasonality import find_season, phase_scale, to_grid
 
 Shape = NDArray[np.float32]
@@ -26,7 +26,7 @@ _GROWTH_DAYS = 6
 class Baseline:
     """The envelope's middle and width as flat arrays, in each metric's own unit; see `kernels.expect`.
 
-    `level`, `slope` (per second from `anchor_s`), `scale`: (n_metrics,). `daily`, `daily_scale`: (n_metrics, n_bins);
+    `level` of the last day, `known` that most days had, `slope` (per second from `anchor_s`), `scale`: (n_metrics,). `daily`, `daily_scale`: (n_metrics, n_bins);
     `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins); these four in float32, they are most of a model. `loads`: columns
     of the load metrics; `knots` (n_loads, n_knots), `response` (n_metrics, n_loads, n_knots). `explained_by`
     (n_metrics, n_metrics) and `precision` (n_metrics,): the joint structure of the lightly smoothed residuals.
@@ -35,6 +35,7 @@ class Baseline:
     anchor_s: int
     time_zone: str
     level: Array
+    known: Array
     slope: Array
     daily: Shape
     weekly: Shape
@@ -52,13 +53,15 @@ class Baseline:
 
         `level` (n_times, n_metrics) replaces the baseline's own.
         """
+        levels = self.level[None, :] if level is None else level
         day_s, week_s = civil_seconds(frame.times_s, self.time_zone)
         return kernels.expect(
             np.ascontiguousarray(frame.values),
             (frame.times_s - self.anchor_s).astype(np.float64),
             day_s,
             week_s,
-            self.level[None, :] if level is None else level,
+            levels,
+            self.known[None, :] if len(self.known) <= FEW_METRICS else levels,
             self.slope,
             self.daily,
             self.weekly,
@@ -107,6 +110,9 @@ def fit_baseline(
 ) -> Baseline:
     """Learn what is normal from the rows that may teach, and the present level from all of the last days.
 
+    A service that was away from its level for a day comes back to what is known. Of many metrics one always wanders:
+    there only the present level counts (docs/decisions/0024).
+
     Loads are fitted first, each alone; the others then as the response to the loads and what is left of it.
     """
     n_metrics = len(frame.metrics)
@@ -114,7 +120,8 @@ def fit_baseline(
     anchor_s = frame.end_s
     seconds = (frame.times_s - anchor_s).astype(np.float64)
     n_bins = calendar.n_bins
-    level, slope, scale = np.zeros(n_metrics), np.zeros(n_metrics), np.ones(n_metrics)
+    level, known = np.zeros(n_metrics), np.zeros(n_metrics)
+    slope, scale = np.zeros(n_metrics), np.ones(n_metrics)
     daily, daily_scale = np.zeros((n_metrics, n_bins)), np.ones((n_metrics, n_bins))
     weekly, weekly_scale = np.zeros((n_metrics, 7 * n_bins)), np.zeros((n_metrics, 7 * n_bins))
     knots = np.zeros((len(loads), N_KNOTS))
@@ -144,7 +151,10 @@ def fit_baseline(
         shape = season.daily[calendar.bin] + season.weekly[calendar.in_week]
         # the width is drawn from all rows: without those that fired it would shrink at each retraining
         rest = every - extra - slope[column] * seconds - shape
-        level[column] = _level(rest, frame)
+        level[column] = known[column] = _level(rest, frame)
+        if n_metrics <= FEW_METRICS:
+            most = median(median_by_group(rest, calendar.day, calendar.n_days))
+            known[column] = most if np.isfinite(most) else level[column]
         if column in loads:
             ordinary_load[:, loads.index(column)] = level[column] + slope[column] * seconds + shape
         rest = rest - _running_level(rest, calendar)
@@ -158,6 +168,7 @@ def fit_baseline(
         anchor_s,
         time_zone,
         level,
+        known,
         slope,
         daily.astype(np.float32),
         weekly.astype(np.float32),

@@ -29,6 +29,7 @@ def expect(  # noqa: C901, PLR0912 - one pass over the samples
     day_s: Block,
     week_s: Block,
     level: Block,
+    known: Block,
     slope: Block,
     daily: Block,
     weekly: Block,
@@ -42,11 +43,12 @@ def expect(  # noqa: C901, PLR0912 - one pass over the samples
     """Say what was expected of every sample and how far it usually is from that, in the metric's own unit.
 
     `values` (n_times, n_metrics); `seconds` since the baseline's anchor, `day_s` and `week_s` since local midnight and
-    since local Monday, each (n_times,). `level` holds one row a sample, or one for all.
+    since local Monday, each (n_times,). `level` and `known` hold one row a sample, or one for all.
 
     A metric is expected at its level, plus its growth, plus the shape of the day
     and of the week, plus what the present load explains: a broken line through `knots`, continued straight. Beyond
-    the loads that were seen the scale widens with the extrapolated part, because the line may bend there.
+    the loads that were seen the scale widens with the extrapolated part, because the line may bend there. Between its
+    level and the `known` one, which it had before, a metric is expected where it is: a way back is no news.
     """
     n_times, n_metrics = values.shape
     n_days, n_weeks = daily.shape[1], weekly.shape[1]
@@ -56,7 +58,7 @@ def expect(  # noqa: C901, PLR0912 - one pass over the samples
     for position in range(loads.shape[0]):
         is_load[loads[position]] = True
     for i in range(n_times):
-        levels = level[min(i, level.shape[0] - 1)]
+        levels, others = level[min(i, level.shape[0] - 1)], known[min(i, known.shape[0] - 1)]
         in_day = int(day_s[i]) * n_days // 86_400
         in_week = int(week_s[i]) * n_weeks // 604_800
         for j in range(n_metrics):
@@ -99,6 +101,12 @@ def expect(  # noqa: C901, PLR0912 - one pass over the samples
                     if abs(expected[i, j]) > abs(edge) > 0.0:
                         usual[i, j] *= min(10.0, abs(expected[i, j]) / abs(edge))
                 usual[i, j] = np.sqrt(usual[i, j] ** 2 + unsure**2)
+        for j in range(n_metrics):
+            way, off = others[j] - levels[j], values[i, j] - expected[i, j]
+            if way > 0.0 and off > 0.0:
+                expected[i, j] += min(way, off)
+            elif way < 0.0 and off < 0.0:
+                expected[i, j] += max(way, off)
     return expected, usual
 
 
@@ -321,6 +329,7 @@ def describe_fleet(
     which_calendar: Block,
     end_seconds: Block,
     level: Block,
+    known: Block,
     slope: Block,
     daily: Block,
     weekly: Block,
@@ -358,6 +367,7 @@ def describe_fleet(
             calendar[0],
             calendar[1],
             level[member : member + 1],
+            known[member : member + 1],
             slope[member],
             daily[member],
             weekly[member],
