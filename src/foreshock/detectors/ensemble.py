@@ -28,6 +28,9 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
 }
 # what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
 UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
+_MOST_LEVEL = (
+    2.0  # of the level's own unit: its tails spend the budget already, and hours of an incident lift them twice
+)
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
 # Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
@@ -68,6 +71,8 @@ class Ensemble:
             calibration = calibrate(
                 raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim, ordinary=kind.ordinary
             )
+            if kind is Level and vectors.shape[1] <= FEW_METRICS:
+                calibration = Calibration(calibration.middle, min(calibration.threshold, _MOST_LEVEL))
             if not whole:
                 calibration = _with_reserve(calibration, kind, vectors.shape[1])
             calibrations.append(calibration)

@@ -69,7 +69,7 @@ class Rules:
         return np.asarray(np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted)))
 
     def spread_counts(self, vectors: Array) -> Mask:
-        """Whether a change of spread counts (n, n_metrics): it must be large enough, lean to the judged side, and go on."""
+        """Whether a change of spread counts (n, n_metrics): if it is large enough, leans to the judged side, goes on."""
         size = vectors[..., INDEX["gap_root_mean_square"]]
         least = np.maximum(
             self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]])
@@ -98,7 +98,7 @@ class Rules:
 def has_passed(vectors: Array) -> Mask:
     """Whether what made a metric's window wide is over, (n, n_metrics): its newest samples are calm again.
 
-    A window remembers a spike for its whole length, half a day of hourly samples: nobody is to be told of it for so long.
+    A window remembers a spike for its whole length, half a day of hourly samples: nobody is to be told for so long.
     """
     wide = vectors[..., INDEX["deviation_standard_deviation"]]
     last, recent = (np.abs(vectors[..., INDEX[name]]) for name in ("deviation_last", "deviation_recent"))

@@ -26,10 +26,11 @@ _GROWTH_DAYS = 6
 class Baseline:
     """The envelope's middle and width as flat arrays, in each metric's own unit; see `kernels.expect`.
 
-    `level` of the last day, `known` that most days had, `slope` (per second from `anchor_s`), `scale`: (n_metrics,). `daily`, `daily_scale`: (n_metrics, n_bins);
-    `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins); these four in float32, they are most of a model. `loads`: columns
-    of the load metrics; `knots` (n_loads, n_knots), `response` (n_metrics, n_loads, n_knots). `explained_by`
-    (n_metrics, n_metrics) and `precision` (n_metrics,): the joint structure of the lightly smoothed residuals.
+    `level` of the last day, `known` that most days had, `slope` (per second from `anchor_s`), `scale`: (n_metrics,).
+    `daily`, `daily_scale`: (n_metrics, n_bins); `weekly`, `weekly_scale`: (n_metrics, 7 * n_bins); these four in
+    float32, they are most of a model. `loads`: columns of the load metrics; `knots` (n_loads, n_knots), `response`
+    (n_metrics, n_loads, n_knots). `explained_by` (n_metrics, n_metrics) and `precision` (n_metrics,): the joint
+    structure of the lightly smoothed residuals.
     """
 
     anchor_s: int
