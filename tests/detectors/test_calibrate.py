@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreshock.detectors.calibrate import calibrate, crowd_threshold, hourly_maxima
+from foreshock.detectors.calibrate import calibrate, crowd_threshold, hourly_maxima, tail_threshold
 
 STEP_S = 300
 
@@ -57,3 +57,14 @@ def test_a_history_of_hours_does_not_ask_for_a_tail_that_it_cannot_know() -> Non
     short, long = (float(calibrate(scores[:n], STEP_S, 1 / 604_800, ordinary=8.0).threshold) for n in (72, len(scores)))
     assert short < 1.1 * 8.0
     assert long > 100.0
+
+
+def test_what_a_history_holds_often_is_no_news() -> None:
+    """Two spikes a day for a week lie below the threshold; two in the week lie above."""
+    noise = np.random.default_rng(5).exponential(1.0, 7 * 24)
+    often, rarely = noise.copy(), noise.copy()
+    often[::12] = 500.0
+    rarely[[50, 100]] = 500.0
+    budget = 1.0 / 604_800
+    assert tail_threshold(often, budget, most=20.0) > 500.0
+    assert tail_threshold(rarely, budget, most=20.0) <= 20.0

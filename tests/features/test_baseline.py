@@ -94,3 +94,18 @@ def test_a_load_that_mostly_stands_still_explains_nothing() -> None:
     expected, usual = _fit(frame, loads=(0,)).expect(frame)
     assert np.abs(expected[:, 1] - 20).max() < 1.0
     assert np.isfinite(usual).all()
+
+
+@pytest.mark.parametrize(("n_metrics", "away"), [(1, 0.0), (6, 9.0)])
+def test_a_way_back_to_the_level_of_most_days_is_expected(n_metrics: int, away: float) -> None:
+    """A week at 10, a day at 100: 10 and what lies between is expected, 110 is not; of many metrics only 100 is."""
+    random = np.random.default_rng(4)
+    times = _times(8)
+    values = np.where(times < MONDAY_S + 7 * DAY_S, 10.0, 100.0) + random.normal(0, 10, times.size)
+    baseline = _fit(_frame(*[values] * n_metrics))
+    later = _frame(*[np.array([10.0, 55.0, 110.0])] * n_metrics)
+    expected, _ = baseline.expect(later)
+    off = (later.values - expected)[:, 0] / 10.0
+    assert off[0] == pytest.approx(-away, abs=1.0)
+    assert off[1] == pytest.approx(-away / 2, abs=1.0)
+    assert off[2] == pytest.approx(1.0, abs=1.0)

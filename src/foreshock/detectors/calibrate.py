@@ -87,14 +87,16 @@ def _incidents(maxima: Array) -> Array:
     return result
 
 
-def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM, ordinary: float = np.inf) -> Array:
+def tail_threshold(
+    maxima: Array, false_alarms_per_s: float, *, aim: float = AIM, ordinary: float = np.inf, most: float = np.inf
+) -> Array:
     """The score that incidents exceed at `aim` times the given rate: (...) from the hourly maxima (n_hours, ...).
 
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
     history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
-    above the `ordinary` one of longer histories. Whatever the tail says, no more incidents may lie above than chance
-    explains: what a history holds often is no news.
+    above the `ordinary` one of longer histories; and no tail lifts it above `most`. Whatever the tail says, no more
+    incidents may lie above than chance explains: what a history holds often is no news.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -108,7 +110,7 @@ def tail_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float = AIM
     # the standard error of a scale that is read from the median of n exponential excesses is 1 / (ln 2 sqrt(n)) of it
     unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
     scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
-    most = ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2)
+    most = min(most, ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2))
     threshold = np.minimum(most, body + scale * (share**-_SHAPE - 1.0) / _SHAPE)
     allowed = _allowed(false_alarms_per_s, len(flat))
     if len(flat) > allowed:
@@ -145,7 +147,13 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
 
 
 def calibrate(
-    raw: Array, step_s: int, false_alarms_per_s: float, *, aim: float = AIM, ordinary: float = np.inf
+    raw: Array,
+    step_s: int,
+    false_alarms_per_s: float,
+    *,
+    aim: float = AIM,
+    ordinary: float = np.inf,
+    most: float = np.inf,
 ) -> Calibration:
     """Calibrate held-out raw scores (n_times,) against the budget; see `tail_threshold`."""
     seen = raw[np.isfinite(raw)]
@@ -156,6 +164,6 @@ def calibrate(
     if aim >= 1.0:
         threshold = crowd_threshold(maxima, false_alarms_per_s, aim=aim)
     else:
-        threshold = float(tail_threshold(maxima, false_alarms_per_s, aim=aim, ordinary=ordinary))
+        threshold = float(tail_threshold(maxima, false_alarms_per_s, aim=aim, ordinary=ordinary, most=most))
     # where nothing ever counted there is no tail to read: half of a channel's own unit is then the least
     return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))

@@ -28,9 +28,7 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
 }
 # what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
 UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
-_MOST_LEVEL = (
-    2.0  # of the level's own unit: its tails spend the budget already, and hours of an incident lift them twice
-)
+_MOST_LEVEL = 2.0  # of its own unit: its tails spend the budget, and hours of an incident would lift it far more
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
 # Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
@@ -68,11 +66,10 @@ class Ensemble:
             share = replace(lesson, rules=rules, false_alarms_per_s=budget)
             raw = _cross_scores(kind, vectors, folds, share, teaches)
             channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
+            most = _MOST_LEVEL if kind is Level and vectors.shape[1] <= FEW_METRICS else np.inf
             calibration = calibrate(
-                raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim, ordinary=kind.ordinary
+                raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim, ordinary=kind.ordinary, most=most
             )
-            if kind is Level and vectors.shape[1] <= FEW_METRICS:
-                calibration = Calibration(calibration.middle, min(calibration.threshold, _MOST_LEVEL))
             if not whole:
                 calibration = _with_reserve(calibration, kind, vectors.shape[1])
             calibrations.append(calibration)

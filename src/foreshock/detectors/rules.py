@@ -13,7 +13,7 @@ from foreshock.features.schema import INDEX
 
 Mask = NDArray[np.bool_]
 
-_WIDE, _CALM = 2.0, 0.5  # usual distances that a window scatters; the share of that which its newest samples deviate
+_WIDE, _CALM = 3.0, 0.3  # usual distances that a window scatters; the share of that which its newest samples deviate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class Rules:
         return np.asarray(np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted)))
 
     def spread_counts(self, vectors: Array) -> Mask:
-        """Whether a change of spread counts (n, n_metrics): if it is large enough, leans to the judged side, goes on."""
+        """Whether a change of spread counts (n, n_metrics): large enough, to the judged side, and still going on."""
         size = vectors[..., INDEX["gap_root_mean_square"]]
         least = np.maximum(
             self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]])

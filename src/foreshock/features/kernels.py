@@ -20,6 +20,7 @@ _N_CONTEXT = INDEX["expected_mean"]
 _GAP = GAP_STEPS
 RELATION_LIMIT = 8.0  # usual distances
 _UNKNOWN = np.iinfo(np.int64).max
+_MOVED = 2.0  # usual distances between two levels; less is the chance in both
 
 
 @njit(cache=True, nogil=True)
@@ -48,7 +49,7 @@ def expect(  # noqa: C901, PLR0912 - one pass over the samples
     A metric is expected at its level, plus its growth, plus the shape of the day
     and of the week, plus what the present load explains: a broken line through `knots`, continued straight. Beyond
     the loads that were seen the scale widens with the extrapolated part, because the line may bend there. Between its
-    level and the `known` one, which it had before, a metric is expected where it is: a way back is no news.
+    level and the `known` one that it left, a metric is expected where it is: a way back is no news.
     """
     n_times, n_metrics = values.shape
     n_days, n_weeks = daily.shape[1], weekly.shape[1]
@@ -103,9 +104,9 @@ def expect(  # noqa: C901, PLR0912 - one pass over the samples
                 usual[i, j] = np.sqrt(usual[i, j] ** 2 + unsure**2)
         for j in range(n_metrics):
             way, off = others[j] - levels[j], values[i, j] - expected[i, j]
-            if way > 0.0 and off > 0.0:
+            if way > _MOVED * scale[j] and off > 0.0:
                 expected[i, j] += min(way, off)
-            elif way < 0.0 and off < 0.0:
+            elif way < -_MOVED * scale[j] and off < 0.0:
                 expected[i, j] += max(way, off)
     return expected, usual
 

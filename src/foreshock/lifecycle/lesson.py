@@ -109,7 +109,7 @@ def lessons_of(
     given = precision_of(incidents)
     before = float(judging.details.get("threshold_factor", 1.0)) if judging is not None else 1.0
     shaken = _is_shaken(watch, judging, incidents, now_s)
-    tail_s = watch.schema.window_s + watch.spec.keep_firing_for
+    tail_s = watch.schema.recent_steps * watch.schema.step_s + watch.spec.keep_firing_for
     lessons: dict[Group, Lesson] = {}
     for group, frame in frames.items():
         subject = Subject(watch.subject.namespace, watch.subject.name, group)
