@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,15 @@ class PostgreSQL:
     def restart(self) -> None:
         """Start it again on the same port; call it in the main thread, with which the server ends."""
         self.stop()
-        self.server = launch(self._command, self.folder / "postgresql.log", user=self._user)
-        self.wait_until_ready()
+        ends_s = time.monotonic() + READY_WITHIN_S
+        while True:
+            self.server = launch(self._command, self.folder / "postgresql.log", user=self._user)
+            try:
+                return self.wait_until_ready()
+            except ServerError as error:  # a backend that was killed may hold the shared memory a moment longer
+                if "shared memory block" not in str(error) or time.monotonic() > ends_s:
+                    raise
+            time.sleep(0.1)
 
     def wait_until_ready(self) -> None:
         """Until it answers a statement."""
