@@ -73,7 +73,7 @@ def rows_of(
     """The rows that fired and may not teach, and among them those that a person confirmed, each (n_times,).
 
     What people called false or expected teaches like any other row. What they confirmed stays out of the calibration
-    too, however long it lasted. An alarm outlasts its fault by about `tail_s`, a window and the calm that ends it:
+    too, however long it lasted. An alarm outlasts its fault by about `tail_s`, some samples and the calm that ends it:
     unless the change lasts, that much of the end is not what fired.
     """
     fired, confirmed = np.zeros(frame.n_times, np.bool_), np.zeros(frame.n_times, np.bool_)
