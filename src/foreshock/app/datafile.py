@@ -117,7 +117,7 @@ def replay_file(path: Path, options: FileOptions, progress: Callable[[float], No
         values[place[is_last], column] = _numbers(table.column(name), name)[is_last]
     frame = Frame(round(origin_s), step_s, tuple(f"m{k}" for k in range(len(metrics))), as_samples(values))
     window_s = options.window_s or max(3_600, 12 * step_s)
-    _refuse_too_few(frame, place, options, window_s)
+    notes += _refuse_too_few(frame, place, options, window_s)
     first = int(place[options.train_rows])
     detector = _detector(frame, options, window_s, first)
     lived = relive(detector, frame, frame.start_s + first * step_s, adapt=options.adapt, progress=progress)
@@ -269,8 +269,11 @@ def _grid(since_s: Array, step_s: int, *, counted: bool, notes: list[str]) -> ND
 # --- the detector ---------------------------------------------------------------------------------------------------
 
 
-def _refuse_too_few(frame: Frame, place: NDArray[np.int64], options: FileOptions, window_s: int) -> None:
-    """Say how many rows would do, counted in this file: steps with any value before row N."""
+def _refuse_too_few(frame: Frame, place: NDArray[np.int64], options: FileOptions, window_s: int) -> list[str]:
+    """Say how many rows would do, counted in this file: steps with any value before row N.
+
+    Enough rows of which some were not measured are no mistake: judging begins later, and that is said.
+    """
     step_s = frame.step_s
     if window_s < 2 * step_s:
         raise InvalidFile(
@@ -281,8 +284,12 @@ def _refuse_too_few(frame: Frame, place: NDArray[np.int64], options: FileOptions
     measured = np.isfinite(frame.values).any(axis=1)
     before = np.concatenate([[0], np.cumsum(measured)])[place]  # of each row: the measured steps before it
     if before[options.train_rows] >= least:
-        return
+        return []
     enough = np.flatnonzero(before >= least)
+    if options.train_rows >= least and len(enough):
+        measured_rows = before[options.train_rows]
+        said = f"{measured_rows} of the {options.train_rows} training rows were measured and {least} are needed"
+        return [f"{said}: judging begins after row {enough[0]}."]
     advice = f"write --train-rows {enough[0]} or more" if len(enough) else "the file is too short for that"
     advice += ", or shorten --window" if least > _LEAST_STEPS else ""
     raise NotEnoughHistory(

@@ -27,6 +27,7 @@ from foreshock.engine.surroundings import Surroundings
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.shelf import Artifacts, Revisions
 from foreshock.lifecycle.standing import Standing
+from foreshock.lifecycle.train import SETTLED
 from foreshock.lifecycle.trainer import Trainer
 from foreshock.manifests.detector import AnomalyDetector
 from foreshock.prometheus.settings import Datasource
@@ -262,8 +263,7 @@ class Lane:
             watch = self.watches.get(Subject(subject.namespace, subject.name))
             if watch is None or state.incident is None or watch.spec.training.drift_detection != "enabled":
                 continue
-            # a tenth longer, so that the new level has become that of most of a day
-            if now_s - state.incident.started_at_s >= 1.1 * watch.spec.training.persistence:
+            if now_s - state.incident.started_at_s >= SETTLED * watch.spec.training.persistence:
                 self.learning.settle_change(watch.subject, now_s)
 
     async def _heed(self) -> bool:

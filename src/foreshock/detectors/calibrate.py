@@ -19,7 +19,9 @@ HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
-AIM = 0.33  # of the budget: it is what a user accepts, not what is owed
+AIM = 0.25  # of the budget: it is what a user accepts, not what is owed
+_BEYOND = 2.0  # times as far above the body as the worst incident: no history of weeks knows what lies further
+_NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
@@ -95,8 +97,9 @@ def tail_threshold(
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
     history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
-    above the `ordinary` one of longer histories; and no tail lifts it above `most`. Whatever the tail says, no more
-    incidents may lie above than chance explains: what a history holds often is no news.
+    above the `ordinary` one of longer histories; and no tail lifts it above `most`, or above twice the worst incident.
+    Whatever the tail says, what a history holds often is no news: a fifth of its hours do not lie above, nor more
+    incidents than chance explains.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -111,11 +114,12 @@ def tail_threshold(
     unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
     scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
     most = min(most, ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2))
-    threshold = np.minimum(most, body + scale * (share**-_SHAPE - 1.0) / _SHAPE)
+    tail = np.minimum(scale * (share**-_SHAPE - 1.0) / _SHAPE, _BEYOND * np.nan_to_num(above).max(axis=0))
+    threshold = np.maximum(np.minimum(most, body + tail), _NO_NEWS * body)
     allowed = _allowed(false_alarms_per_s, len(flat))
     if len(flat) > allowed:
         next_one = np.sort(np.nan_to_num(above, nan=-np.inf), axis=0)[-1 - allowed]
-        threshold = np.maximum(threshold, body + 1.001 * next_one)
+        threshold = np.maximum(threshold, body + _NO_NEWS * next_one)
     return np.asarray(threshold.reshape(shape))
 
 
@@ -143,7 +147,7 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     share = min(1.0, false_alarms_per_s * HOUR_S * aim * hours_each / (1.0 - _QUANTILES[0]))
     threshold = low + scale * (share**-tail - 1.0) / tail
     allowed = _allowed(false_alarms_per_s, len(maxima))
-    return max(float(threshold), 1.001 * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
+    return max(float(threshold), _NO_NEWS * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
 
 
 def calibrate(
@@ -153,17 +157,18 @@ def calibrate(
     *,
     aim: float = AIM,
     ordinary: float = np.inf,
+    least: float = LEAST_THRESHOLD,
     most: float = np.inf,
 ) -> Calibration:
     """Calibrate held-out raw scores (n_times,) against the budget; see `tail_threshold`."""
     seen = raw[np.isfinite(raw)]
     middle = float(np.median(seen)) if len(seen) else 0.0
     if not len(seen):
-        return Calibration(middle, max(1.0, LEAST_THRESHOLD))
+        return Calibration(middle, max(1.0, least))
     maxima = hourly_maxima(raw, step_s)
     if aim >= 1.0:
         threshold = crowd_threshold(maxima, false_alarms_per_s, aim=aim)
     else:
         threshold = float(tail_threshold(maxima, false_alarms_per_s, aim=aim, ordinary=ordinary, most=most))
     # where nothing ever counted there is no tail to read: half of a channel's own unit is then the least
-    return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), LEAST_THRESHOLD))
+    return Calibration(middle, max(threshold, middle + 1e-6 + 1e-3 * abs(middle), least))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Array
 from foreshock.detectors.autoencoder import Autoencoder
 from foreshock.detectors.base import Arrays, Detector, Itemised, Lesson
-from foreshock.detectors.calibrate import Calibration, calibrate
+from foreshock.detectors.calibrate import LEAST_THRESHOLD, Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.forecast import Forecast
 from foreshock.detectors.isolation_forest import IsolationForest
@@ -28,7 +28,9 @@ ALGORITHMS: dict[str, tuple[type[Detector], ...]] = {
 }
 # what the throttle's cheap statistic says nothing about: each costs less than a forest, and looks at every window
 UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
-_MOST_LEVEL = 2.0  # of its own unit: its tails spend the budget, and hours of an incident would lift it far more
+# Least and most of the second calibration of `level`, in its own unit: its tails spend the budget, and hours of an
+# incident would lift it far more
+_LEVEL_BOUNDS = (1.0, 2.0)
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
 # Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
@@ -66,10 +68,12 @@ class Ensemble:
             share = replace(lesson, rules=rules, false_alarms_per_s=budget)
             raw = _cross_scores(kind, vectors, folds, share, teaches)
             channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
-            most = _MOST_LEVEL if kind is Level and vectors.shape[1] <= FEW_METRICS else np.inf
+            bounded = kind is Level and vectors.shape[1] <= FEW_METRICS
+            least, most = _LEVEL_BOUNDS if bounded else (LEAST_THRESHOLD, np.inf)
             calibration = calibrate(
-                raw, lesson.schema.step_s, share.false_alarms_per_s, aim=kind.aim, ordinary=kind.ordinary, most=most
-            )
+                raw, lesson.schema.step_s, share.false_alarms_per_s,
+                aim=kind.aim, ordinary=kind.ordinary, least=least, most=most,
+            )  # fmt: skip
             if not whole:
                 calibration = _with_reserve(calibration, kind, vectors.shape[1])
             calibrations.append(calibration)

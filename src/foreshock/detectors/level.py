@@ -20,6 +20,8 @@ from foreshock.features.schema import FEW_METRICS, INDEX
 SCALES = ("deviation_last", "deviation_recent", "deviation_mean", "deviation_median", "deviation_long")
 _GAPS = ("gap_recent", "gap_recent", "gap_mean", "gap_mean", "gap_long")
 _LEAST_SCATTER = 0.05
+# nothing is news that lies within one usual distance, or that scatters by less than twice the usual
+_LEAST = np.append(np.ones(len(SCALES)), np.log(2.0))
 _CALM = 0.5  # of the deviation: what scatters as widely as it deviates has not settled
 _NEWS = 0.4  # of a deviation that six windows' mean does not hold yet: a step falls below it after 3.6 windows
 
@@ -35,11 +37,9 @@ class Level:
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
-        return cls(
-            fit_tails(
-                _statistics(vectors), _counted(vectors, lesson.rules), lesson.schema.step_s, lesson.false_alarms_per_s
-            )
-        )
+        counted = _counted(vectors, lesson.rules)
+        step_s, per_s = lesson.schema.step_s, lesson.false_alarms_per_s
+        return cls(fit_tails(_statistics(vectors), counted, step_s, per_s, _LEAST))
 
     def score(self, vectors: Array, rules: Rules) -> Array:
         return np.asarray(self._excess(vectors, rules).max(axis=(-1, -2)))

@@ -21,7 +21,7 @@ from foreshock.detectors.together import Together
 from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
 from foreshock.features.robust import median_of_columns
-from foreshock.features.schema import FEW_METRICS, INDEX, STATISTICS, Schema
+from foreshock.features.schema import FEW_METRICS, HALF, INDEX, STATISTICS, Schema
 
 FOLDS = 4
 MOST_METRICS = 1_000  # of a model that is read: ten times what a manifest may name
@@ -144,7 +144,7 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
     loads = tuple(int(column) for column in np.flatnonzero(course.rules.is_load))
     folds = np.arange(frame.n_times) * FOLDS // frame.n_times
     vectors = _held_out(frame, course, loads, folds, teaches)
-    usable = np.isfinite(vectors[:, :, INDEX["mean"]]).any(axis=1)
+    usable = _usable(vectors)
     baseline = fit_baseline(frame, teaches, loads, course.periods_s, course.time_zone, course.schema)
     lesson = Lesson(course.schema, course.rules, course.false_alarms_per_s, baseline.precision, course.seed)
     ensemble = Ensemble.fit(course.algorithm, vectors[usable], folds[usable], lesson, teaches[usable])
@@ -155,6 +155,15 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
         quantiles = np.zeros_like(quantiles)  # whatever deviates at all is let through
     availability = np.isfinite(frame.values).mean(axis=0)
     return Model(course.schema, baseline, ensemble, availability, screen, quantiles)
+
+
+def _usable(vectors: Array) -> NDArray[np.bool_]:
+    """Which windows calibrate, (n,): those that are judged, since the first ones of a history scatter less than whole.
+
+    Where a metric is scraped so rarely that none is judged, what there is must do.
+    """
+    measured = vectors[:, :, INDEX["data_availability"]].max(axis=1, initial=0.0)
+    return np.asarray(measured >= HALF if (measured >= HALF).any() else measured > 0.0)
 
 
 def _held_out(

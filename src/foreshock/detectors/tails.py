@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.calibrate import hourly_maxima, tail_threshold
+from foreshock.features.robust import median_of_columns
 
 LEAST_THRESHOLD = 3.5  # robust standard deviations: below them nothing is unusual, however tame the history was
 _ORDINARY_THRESHOLD = 8.0  # of normal noise over two weeks
@@ -38,20 +39,23 @@ class Tails:
         return Tails(self.middle[rows], self.spread[rows], self.threshold[rows])
 
 
-def fit_tails(statistics: Array, counted: Array, step_s: int, false_alarms_per_s: float) -> Tails:
-    """Fit (n_times, ...) held-out statistics; `counted` says which of them the rules let count."""
-    n_statistics = int(np.prod(statistics.shape[1:]))
-    flat = statistics.reshape(len(statistics), n_statistics)
-    known = np.isfinite(flat)
-    sample = np.where(known, flat, 0.0)
-    middle = np.median(sample, axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(sample - middle), axis=0), _LEAST_SPREAD)
-    distance = np.where(known & counted.reshape(flat.shape), np.abs(sample - middle) / spread, 0.0)
-    threshold = np.maximum(
-        tail_threshold(
-            hourly_maxima(distance, step_s), false_alarms_per_s / max(1, n_statistics), ordinary=_ORDINARY_THRESHOLD
-        ),
-        LEAST_THRESHOLD,
-    )
+def fit_tails(
+    statistics: Array, counted: Array, step_s: int, false_alarms_per_s: float, least: Array | float = 0.0
+) -> Tails:
+    """Fit (n_times, n_metrics, ...) held-out statistics; `counted` says which of them the rules let count.
+
+    Each metric has its share of the budget; its statistics look at the same samples and are not divided once more.
+    Nothing closer than `least`, (...,) in the statistics' own unit, is unusual, however tame the history was.
+    """
     shape = statistics.shape[1:]
+    flat = np.ascontiguousarray(statistics.reshape(len(statistics), -1))
+    middle = np.nan_to_num(median_of_columns(flat))
+    away = np.abs(flat - middle)
+    spread = np.maximum(1.4826 * np.nan_to_num(median_of_columns(away)), _LEAST_SPREAD)
+    with np.errstate(invalid="ignore"):
+        distance = np.where(counted.reshape(flat.shape) | np.isnan(flat), away / spread, 0.0)
+    threshold = tail_threshold(
+        hourly_maxima(distance, step_s), false_alarms_per_s / max(1, shape[0]), ordinary=_ORDINARY_THRESHOLD
+    )
+    threshold = np.maximum(threshold, np.maximum(LEAST_THRESHOLD, np.broadcast_to(least, shape).ravel() / spread))
     return Tails(middle.reshape(shape), spread.reshape(shape), threshold.reshape(shape))

@@ -23,7 +23,7 @@ from foreshock.core.verdicts import (
     Subject,
     Verdict,
 )
-from foreshock.features.schema import GAP_STEPS
+from foreshock.features.schema import GAP_STEPS, HALF
 
 Codes = NDArray[np.int8]
 NORMAL = 0
@@ -33,7 +33,6 @@ _FIRST_CAUSE, _FIRST_IGNORANCE = 1, 1 + len(_CAUSES)
 
 ALWAYS_THERE = 0.95  # share of the training that a metric must have been measured for its absence to be news
 LEAST_ABSENCE_S = 900
-HALF = 0.5  # of a window that must be measured to judge it
 _JUST_ANOMALOUS = 1.01  # what leaves its valid range, as vmanomaly scores it
 
 

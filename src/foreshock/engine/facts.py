@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from foreshock.core.frame import Array, Frame
 from foreshock.detectors.model import Model
 from foreshock.detectors.rules import Rules
-from foreshock.engine.decide import HALF, Facts
-from foreshock.features.schema import INDEX
+from foreshock.engine.decide import Facts
+from foreshock.features.schema import HALF, INDEX
 
 LEAST_SAMPLES = 3  # a lone sample is noise
 _AVAILABILITY = INDEX["data_availability"]

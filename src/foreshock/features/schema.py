@@ -48,6 +48,7 @@ INDEX = {name: position for position, name in enumerate(STATISTICS)}
 
 VERSION = 3  # of what the statistics mean; models of another version are trained again
 GAP_STEPS = 5  # longer gaps stay missing (design.md section 4)
+HALF = 0.5  # of a window that must be measured to judge it
 FEW_METRICS = 5  # up to here the metrics one by one say more than all together do (decision 0009)
 LONG_WINDOWS = 6  # the slow scale is this many detection windows: a drift of hours stands out of it
 

@@ -20,7 +20,7 @@ from foreshock.engine.groups import Group
 from foreshock.engine.watch import Watch
 from foreshock.lifecycle.drift import Drift, Reference, reference_of
 from foreshock.lifecycle.feedback import TRUE_POSITIVE, Precision, precision_of, rows_of, stretched
-from foreshock.lifecycle.train import maintenance_rows, rules_of, teaching_rows, train_revision, warm_share
+from foreshock.lifecycle.train import SETTLED, maintenance_rows, rules_of, teaching_rows, train_revision, warm_share
 from foreshock.lifecycle.validate import (
     Findings,
     Known,
@@ -80,8 +80,7 @@ def fit_and_examine(lesson: Lesson) -> Fitted:
     if not lesson.warm_up.is_over:
         return Fitted(model)
     rules = rules_of(spec.named_metrics)
-    # a tenth longer than what separates a change from an incident: a level is learnt once it is that of most of a day
-    reference = reference_of(model, rules, taught, int(1.1 * spec.training.persistence))
+    reference = reference_of(model, rules, taught, int(SETTLED * spec.training.persistence))
     try:
         probe = fit(without(taught, held_out(frame)), lesson.fired)
     except NotEnoughHistory:

@@ -19,7 +19,8 @@ from foreshock.detectors.model import Model
 from foreshock.engine import throttle
 from foreshock.engine.decide import Decisions, code_of, decide, judgement, shares
 from foreshock.engine.facts import facts_of, without_thin_metrics
-from foreshock.lifecycle.train import rules_of, train_revision
+from foreshock.features.calendar import DAY_S
+from foreshock.lifecycle.train import SETTLED, incidents_in, rules_of, train_revision
 from foreshock.manifests.detector import AnomalyDetector, DetectorSpec
 
 RETRY_S = 3_600  # while there is no model: how often to see whether the history is long enough by now
@@ -89,7 +90,8 @@ def relive(
     """Judge every window, whatever the throttle would have skipped; who asks for the alerts says whether it was on.
 
     With `adapt` a new revision is trained every `retrain_interval`, on what production would have had by then: windows
-    that fired do not teach. Without enough history the rows are `Inconclusive(WarmingUp)` until there is enough.
+    that fired do not teach; and what has lasted is learnt early, as in production. Without enough history the rows are
+    `Inconclusive(WarmingUp)` until there is enough.
     """
     spec = manifest.spec
     subject = Subject(manifest.metadata.namespace, manifest.metadata.name, group)
@@ -102,6 +104,7 @@ def relive(
         soon = every if stretch.model else max(1, min(every, RETRY_S // spec.step))
         until = min(frame.n_times, at + soon)
         stretch.judge(at, until)
+        until = stretch.settles(at, until) if adapt else until
         progress((until - first) / max(1, frame.n_times - first))
         at = until
     return stretch
@@ -120,6 +123,7 @@ class Stretch:
         self.expected, self.usual = np.full((n, n_metrics), np.nan), np.full((n, n_metrics), np.nan)
         self.model: Model | None = None
         self.n_trainings = 0
+        self.settled_at = -frame.n_times  # the row at which a change was last learnt early
 
     def train(self, at: int) -> None:
         keep = max(0, at - self.spec.training.window // self.spec.step)
@@ -150,6 +154,23 @@ class Stretch:
         expected, usual = self.model.baseline.expect(rows)
         self.expected[here], self.usual[here] = expected[at - context :], usual[at - context :]
         self.fired[at:until] = decisions.anomalous
+
+    def settles(self, at: int, until: int) -> int:
+        """The row up to which the judgement of these rows holds: where an incident has lasted, its level is learnt.
+
+        At most once a day; what was judged after that row is judged again, by the next model.
+        """
+        training, step_s = self.spec.training, self.spec.step
+        if training.drift_detection != "enabled":
+            return until
+        lasts = -(-int(SETTLED * training.persistence) // step_s)
+        earliest = max(at + 1, self.settled_at + DAY_S // step_s)
+        for begin, end in incidents_in(self.fired[:until], step_s):
+            row = max(begin + lasts, earliest)
+            if row < min(end, until):
+                self.settled_at = row
+                return row
+        return until
 
     def alerts(self, *, cluster: str, throttled: bool) -> Replay:
         """What people would have seen, with the throttle or without: the models are the same, it teaches nothing."""

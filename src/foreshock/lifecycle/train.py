@@ -15,6 +15,7 @@ from foreshock.manifests.detector import DetectorSpec, Metric
 
 WARM = 0.95  # of the warm-up's steps must have been measured
 HOUR_S, DAY_S = 3_600, 86_400
+SETTLED = 1.1  # times `training.persistence`: by then a new level is that of most of a day and is learnt early
 MOST_EXCLUDED = 0.25  # of the last day: more than that is a new regime, not an incident
 
 
@@ -75,17 +76,18 @@ def maintenance_rows(spec: DetectorSpec, frame: Frame) -> dict[str, NDArray[np.b
     return found
 
 
-def _passing(fired: NDArray[np.bool_], step_s: int, persistence_s: int) -> NDArray[np.bool_]:
-    """The rows of incidents that passed, (n_times,): what lasted is the new normal and teaches again.
-
-    Rows that fired less than an hour apart are one incident.
-    """
+def incidents_in(fired: NDArray[np.bool_], step_s: int) -> list[tuple[int, int]]:
+    """The first row of each incident and the row after its last; rows that fired less than an hour apart are one."""
     rows = np.flatnonzero(fired)
-    if not len(rows):
-        return fired
+    parts = np.split(rows, np.flatnonzero(np.diff(rows) * step_s > HOUR_S) + 1) if len(rows) else []
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
+def _passing(fired: NDArray[np.bool_], step_s: int, persistence_s: int) -> NDArray[np.bool_]:
+    """The rows of incidents that passed, (n_times,): what lasted is the new normal and teaches again."""
     result = np.zeros(len(fired), np.bool_)
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) * step_s > HOUR_S) + 1):
-        result[run[0] : run[-1] + 1] = (run[-1] + 1 - run[0]) * step_s < persistence_s
+    for begin, end in incidents_in(fired, step_s):
+        result[begin:end] = (end - begin) * step_s < persistence_s
     return result & fired if result[-DAY_S // step_s :].mean() < MOST_EXCLUDED else np.zeros(len(fired), np.bool_)
 
 
