@@ -275,8 +275,23 @@ def test_the_least_number_of_rows_that_is_named_is_enough(tmp_path: Path) -> Non
     said = refusal(path, train_rows=200)
     least = int(said.split("write --train-rows ")[1].split()[0])
     assert least == 240 + 50
-    assert "are needed" in refusal(path, train_rows=least - 1)
+    assert "are needed" in refusal(path, train_rows=239)
+    assert not answer(path, train_rows=least).notes
     assert np.isfinite(answer(path, train_rows=least).scores).any()
+
+
+def test_training_rows_of_which_some_were_not_measured_are_waited_for(tmp_path: Path) -> None:
+    """Who gave enough rows is told when judging begins, and not refused for a gap in them."""
+    column = values()
+    column[:50] = np.nan
+    given = answer(parquet(tmp_path, m=column), train_rows=250)
+    assert given.notes == (
+        "200 of the 250 training rows were measured and 240 are needed: judging begins after row 290.",
+    )
+    assert np.isnan(given.scores[: 290 - 250]).all()
+    assert np.isfinite(given.scores[290 - 250 :]).any()
+    nothing = np.where(np.arange(N_ROWS) < 200, 1.0, np.nan)
+    assert "the file is too short for that" in refusal(parquet(tmp_path, m=nothing), train_rows=250)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"<html>" * 100, None])

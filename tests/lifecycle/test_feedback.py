@@ -41,7 +41,7 @@ async def test_five_false_alarms_raise_the_threshold_and_taking_them_back_lowers
     """The factor is in the next revision and in the metric; without the verdicts it is 1 again."""
     async with simulated(tmp_path, {"latency": _latency}) as run:
         run.engine.put(detector(detection_window="30m"))
-        await run.to_day(3.5)
+        await run.to_day(7.5)
         before = run.score()
         happened = tuple(_incident(number) for number in range(5))
         run.history.commit_cycle(CycleChanges(run.clock.now_s(), incidents=happened))
@@ -50,9 +50,9 @@ async def test_five_false_alarms_raise_the_threshold_and_taking_them_back_lowers
             capsys.readouterr()
             assert _say(run, incident, "false_positive") == 0
         assert json.loads(capsys.readouterr().out)["threshold_factor"] == 1.5
-        await run.to_day(3.7)
+        await run.to_day(7.7)
         newest = run.history.models(SUBJECT)[0]
-        assert newest.created_s >= START_S + 3.5 * DAY_S  # at once, and not at the end of retrain_interval
+        assert newest.created_s >= START_S + 7.5 * DAY_S  # at once, and not at the end of retrain_interval
         assert newest.details["threshold_factor"] == 1.5
         assert newest.stage == "Active"
         assert newest.details["validation"]["lost"] <= 2  # the champion is examined at the same threshold
@@ -67,7 +67,7 @@ async def test_five_false_alarms_raise_the_threshold_and_taking_them_back_lowers
         assert shown == 0.0
         for incident in incidents:
             assert _say(run, incident, "none") == 0
-        await run.to_day(3.9)
+        await run.to_day(7.9)
         again = run.history.models(SUBJECT)[0]
         assert again.details["threshold_factor"] == 1.0
         assert again.stage == "Active"

@@ -21,6 +21,10 @@ def _latency(times_s: np.ndarray) -> np.ndarray:
     return daily(times_s, 100.0, 20.0) + spread * noise(times_s)
 
 
+def _steady(times_s: np.ndarray) -> np.ndarray:
+    return daily(times_s, 100.0, 20.0) + 2.0 * noise(times_s)
+
+
 def _judging(run: Simulation) -> str:
     standing = run.engine.standing(SUBJECT)
     assert standing is not None
@@ -71,7 +75,7 @@ async def test_naming_a_revision_pins_it_and_naming_the_line_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`spec.model_version: v1-r5` judges from the next cycle on and is never retrained; the command line says so."""
-    async with simulated(tmp_path, {"latency": _latency}) as run:
+    async with simulated(tmp_path, {"latency": _steady}) as run:
         run.engine.put(detector())
         await run.to_day(5.01)
         pinned = [record.name for record in run.history.models(SUBJECT)][1]

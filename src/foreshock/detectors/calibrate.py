@@ -20,7 +20,7 @@ _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
 AIM = 0.25  # of the budget: it is what a user accepts, not what is owed
-_BEYOND = 2.0  # times as far above the body as the worst incident: no history of weeks knows what lies further
+_BEYOND = 3.0  # times as far above the body as the worst incident: no history of weeks knows what lies further
 _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
@@ -97,7 +97,7 @@ def tail_threshold(
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
     history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
-    above the `ordinary` one of longer histories; and no tail lifts it above `most`, or above twice the worst incident.
+    above the `ordinary` one of longer histories; and no tail lifts it above `most`, or thrice as far as the worst incident.
     Whatever the tail says, what a history holds often is no news: a fifth of its hours do not lie above, nor more
     incidents than chance explains.
     """

@@ -162,7 +162,7 @@ def _usable(vectors: Array) -> NDArray[np.bool_]:
 
     Where a metric is scraped so rarely that none is judged, what there is must do.
     """
-    measured = vectors[:, :, INDEX["data_availability"]].max(axis=1, initial=0.0)
+    measured = np.nan_to_num(vectors[:, :, INDEX["data_availability"]]).max(axis=1)
     return np.asarray(measured >= HALF if (measured >= HALF).any() else measured > 0.0)
 
 

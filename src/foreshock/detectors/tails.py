@@ -48,7 +48,7 @@ def fit_tails(
     Nothing closer than `least`, (...,) in the statistics' own unit, is unusual, however tame the history was.
     """
     shape = statistics.shape[1:]
-    flat = np.ascontiguousarray(statistics.reshape(len(statistics), -1))
+    flat = np.ascontiguousarray(statistics.reshape(len(statistics), int(np.prod(shape))))
     middle = np.nan_to_num(median_of_columns(flat))
     away = np.abs(flat - middle)
     spread = np.maximum(1.4826 * np.nan_to_num(median_of_columns(away)), _LEAST_SPREAD)
