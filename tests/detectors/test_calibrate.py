@@ -68,3 +68,17 @@ def test_what_a_history_holds_often_is_no_news() -> None:
     budget = 1.0 / 604_800
     assert tail_threshold(often, budget, most=20.0) > 500.0
     assert tail_threshold(rarely, budget, most=20.0) <= 20.0
+
+
+def test_what_a_fifth_of_the_hours_hold_is_no_news() -> None:
+    """Hours of a history without any noise lie below the threshold, whatever is the most that it may be."""
+    maxima = np.where(np.arange(14 * 24) % 4 == 0, 9.0, 0.0)
+    budget = 1.0 / 604_800
+    assert tail_threshold(maxima, budget, ordinary=1.0, most=2.0) > 9.0
+
+
+def test_no_tail_asks_for_more_than_thrice_the_worst_that_was_seen() -> None:
+    """Hours that are all alike but for a few foretell no tail without end, however small the budget is."""
+    maxima = 1.0 + np.random.default_rng(2).uniform(0.0, 1.0, 28 * 24)
+    threshold = float(tail_threshold(maxima, 1.0 / (365 * 86_400)))
+    assert 2.0 < threshold < 1.0 + 0.8 + 3.0 * 0.2 + 0.1

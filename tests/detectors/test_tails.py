@@ -1,0 +1,42 @@
+"""A tail is that of what was measured, and nothing near the middle is ever news."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from foreshock.detectors.tails import fit_tails
+
+STEP_S, BUDGET_PER_S = 300, 1.0 / 604_800
+
+
+def _noise(n_days: int = 14, n_metrics: int = 1) -> np.ndarray:
+    return np.random.default_rng(4).normal(5.0, 1.0, (n_days * 288, n_metrics, 1))
+
+
+def test_what_was_not_measured_moves_neither_the_middle_nor_the_spread() -> None:
+    """Two thirds of the windows missing leave a metric at 5.0 +- 1.0 where it was."""
+    statistics = _noise()
+    holes = np.where(np.arange(len(statistics))[:, None, None] % 3 == 0, statistics, np.nan)
+    tails = fit_tails(holes, np.ones(holes.shape, np.bool_), STEP_S, BUDGET_PER_S)
+    np.testing.assert_allclose(tails.middle, 5.0, atol=0.1)
+    np.testing.assert_allclose(tails.spread, 1.0, atol=0.1)
+
+
+def test_nothing_closer_than_the_least_is_unusual() -> None:
+    """A statistic that hardly moves has its threshold at the least, in its own unit."""
+    tame = 0.1 * (_noise() - 5.0)
+    tails = fit_tails(tame, np.ones(tame.shape, np.bool_), STEP_S, BUDGET_PER_S, least=np.array([2.0]))
+    np.testing.assert_allclose(tails.excess(tails.middle + 2.0), 1.0)
+    free = fit_tails(tame, np.ones(tame.shape, np.bool_), STEP_S, BUDGET_PER_S)
+    assert free.excess(free.middle + 1.0).item() > 1.0
+
+
+def test_metrics_share_the_budget_and_the_statistics_of_one_do_not() -> None:
+    """A metric's threshold is the same with one look at it as with three; beside nine others it asks for more."""
+    one = _noise()
+    alone, looks, many = (
+        fit_tails(each, np.ones(each.shape, np.bool_), STEP_S, BUDGET_PER_S).threshold.ravel()[0]
+        for each in (one, np.repeat(one, 3, axis=2), np.repeat(one, 10, axis=1))
+    )
+    assert looks == alone
+    assert many > alone
