@@ -97,7 +97,7 @@ def tail_threshold(
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
     is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
     history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
-    above the `ordinary` one of longer histories; and no tail lifts it above `most`, or thrice as far as the worst incident.
+    above the `ordinary` one of longer histories; and no tail lifts it above `most`, or thrice as far as the worst.
     Whatever the tail says, what a history holds often is no news: a fifth of its hours do not lie above, nor more
     incidents than chance explains.
     """
