@@ -70,6 +70,24 @@ def test_the_way_back_is_no_incident(model: Model) -> None:
     assert _scores(model, values)["together"] < 1.0
 
 
+def test_what_every_day_does_is_no_incident_and_its_absence_is_the_business_of_others() -> None:
+    """A jump of all metrics at noon of every day counts neither when it comes nor when it does not; one at six does."""
+    values, jump = _history()[: 7 * PER_DAY + PER_DAY // 2 + 3], 12.0
+    noons = np.arange(PER_DAY // 2, len(values) - 3, PER_DAY)
+    for noon in noons:
+        values[noon : noon + 3] += jump
+    course = Course(Schema(NAMES, STEP_S, 3600), Rules.none(N_METRICS), "ensemble", 1 / 604_800, None, "UTC")
+    history = values[: 7 * PER_DAY]
+    model = train(Frame(0, STEP_S, NAMES, history), course, np.ones(len(history), np.bool_))
+    as_always = values.copy()
+    as_always[-3:] += jump
+    assert _scores(model, as_always)["together"] < 1.0
+    assert _scores(model, values)["together"] < 1.0
+    at_six = values[: 7 * PER_DAY + PER_DAY // 4].copy()
+    at_six[-3:] += jump
+    assert _scores(model, at_six)["together"] >= 1.0
+
+
 def test_demand_may_jump_as_it_likes(model: Model) -> None:
     """Loads have no say: the channel hears only what the service answers for."""
     loads = Rules.none(N_METRICS)

@@ -105,21 +105,30 @@ def _little(away: Array) -> Array:
 
 def _changes(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
     """The change of each metric within minutes, (n, n_metrics), and whether it counts."""
-    return _numbers(vectors[..., INDEX["deviation_change"]], vectors[..., INDEX["deviation_last"]], vectors, rules)
+    change, last = vectors[..., INDEX["deviation_change"]], vectors[..., INDEX["deviation_last"]]
+    return _numbers(vectors[..., INDEX["sample_change"]], change, last, vectors, rules)
 
 
 def _moves(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
-    """How far each metric's last minutes lie from its own last window, (n, n_metrics), and whether that counts."""
-    recent = vectors[..., INDEX["deviation_recent"]]
-    return _numbers(recent - vectors[..., INDEX["deviation_mean"]], recent, vectors, rules)
+    """How far each metric's newest sample lies from the middle of its window, (n, n_metrics); whether it counts."""
+    last = vectors[..., INDEX["deviation_last"]]
+    sampled = vectors[..., INDEX["sample_last"]] - vectors[..., INDEX["median"]]
+    return _numbers(sampled, last - vectors[..., INDEX["deviation_median"]], last, vectors, rules)
 
 
-def _numbers(moves: Array, deviations: Array, vectors: Array, rules: Rules) -> tuple[Array, Mask]:
-    """In the metric's own unit: its width at this phase is a guess that only the widening under load makes needful.
+def _numbers(sampled: Array, moves: Array, deviations: Array, vectors: Array, rules: Rules) -> tuple[Array, Mask]:
+    """A move of the samples as far as the deviations moved too, (n, n_metrics), and whether it counts.
 
+    What every day does at this hour is no news, and the shape of the day, learnt from few days, makes up moves of its
+    own: what only one of the two says is one of these.
+
+    In the metric's own unit: its width at this phase is a guess that only the widening under load makes needful.
     Only what moves away from its expected value counts: the way back is a recovery. Demand may jump as it likes.
     """
-    gaps = moves * vectors[..., INDEX["usual_distance"]]
-    away = deviations * np.sign(moves) >= _AWAY * np.abs(moves)
-    counted = rules.counts(gaps, vectors[..., INDEX["expected_mean"]]) & ~rules.is_load & away
-    return (moves if rules.is_load.any() else gaps), counted
+    usual = vectors[..., INDEX["usual_distance"]]
+    expected_too = moves * usual
+    with np.errstate(invalid="ignore"):
+        agreed = np.sign(sampled) * np.minimum(np.abs(sampled), np.maximum(0.0, expected_too * np.sign(sampled)))
+        away = deviations * usual * np.sign(agreed) >= _AWAY * np.abs(agreed)
+    counted = rules.counts(agreed, vectors[..., INDEX["expected_mean"]]) & ~rules.is_load & away
+    return (agreed / usual if rules.is_load.any() else agreed), counted

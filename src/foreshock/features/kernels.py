@@ -321,6 +321,10 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                     n_gaps += 1
             row[c + 5] = np.sqrt(squares / n_gaps)
             row[c + 6] = _mean_known(usual[:, j], known, first, now, now)
+            if known[newest] <= now:
+                row[c + 7] = raw[newest]
+            if before >= 0 and known[now] <= now and known[before] <= now:
+                row[c + 8] = raw[now] - raw[before]
 
 
 @njit(cache=True, nogil=True)

@@ -34,7 +34,7 @@ RELATION = (  # what the other metrics do not explain of the residual, lightly s
     "relation_mean",
     "relation_standard_deviation",
 )
-CONTEXT = (  # in the metric's own unit: what was expected, and by how much the metric missed it
+CONTEXT = (  # in the metric's own unit: what was expected, by how much the metric missed it, and what it did
     "expected_mean",
     "expected_recent",
     "gap_recent",
@@ -42,11 +42,13 @@ CONTEXT = (  # in the metric's own unit: what was expected, and by how much the 
     "gap_long",
     "gap_root_mean_square",
     "usual_distance",
+    "sample_last",
+    "sample_change",  # of the last sample against the one `recent_steps` before it
 )
 STATISTICS = RAW + DEVIATION + RELATION + CONTEXT
 INDEX = {name: position for position, name in enumerate(STATISTICS)}
 
-VERSION = 3  # of what the statistics mean; models of another version are trained again
+VERSION = 4  # of what the statistics mean; models of another version are trained again
 GAP_STEPS = 5  # longer gaps stay missing (design.md section 4)
 HALF = 0.5  # of a window that must be measured to judge it
 FEW_METRICS = 5  # up to here the metrics one by one say more than all together do (decision 0009)
