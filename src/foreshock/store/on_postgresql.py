@@ -66,9 +66,6 @@ class _BoundedConnection(psycopg.Connection[Any]):
             self.pgconn.finish()  # no goodbye: it would wait as well
             raise psycopg.errors.QueryCanceled("the server did not answer in time") from error
 
-    def __del__(self, *_: Any) -> None:
-        """Without the driver's warning: what a thread gives back after its store was closed ends with the old pool."""
-
 
 class _WaitedTooLong(Exception):
     pass
