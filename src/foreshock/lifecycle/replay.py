@@ -19,8 +19,7 @@ from foreshock.detectors.model import Model
 from foreshock.engine import throttle
 from foreshock.engine.decide import Decisions, code_of, decide, judgement, shares
 from foreshock.engine.facts import facts_of, without_thin_metrics
-from foreshock.features.calendar import DAY_S
-from foreshock.lifecycle.train import SETTLED, incidents_in, rules_of, train_revision
+from foreshock.lifecycle.train import DAY_S, SETTLED, incidents_in, rules_of, train_revision
 from foreshock.manifests.detector import AnomalyDetector, DetectorSpec
 
 RETRY_S = 3_600  # while there is no model: how often to see whether the history is long enough by now
