@@ -49,7 +49,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[str, Model, Array]:
     return request.param, _train(request.param, values), values
 
 
-def _moved(values: Array, by: float, metric: int = 0, rows: int = 6) -> Array:
+def _moved(values: Array, by: float, metric: int = 0, rows: int = 1) -> Array:
     moved = values.copy()
     moved[-rows:, metric] += by
     return moved

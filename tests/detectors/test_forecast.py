@@ -86,7 +86,7 @@ def test_the_way_back_from_an_incident_is_no_incident(model: Model) -> None:
 def test_an_unknown_past_foretells_what_is_there() -> None:
     """A ring that holds one window only gives no error, and a metric without any sample none that counts."""
     vectors = np.zeros((1, 2, len(STATISTICS)))
-    vectors[0, 0, [INDEX[f"deviation_{name}"] for name in ("recent", "mean", "long", "last")]] = 7.0
+    vectors[0, 0, [INDEX[f"deviation_{name}"] for name in ("recent", "mean", "long", "last", "before")]] = 7.0
     vectors[0, 1] = np.nan
     errors = _errors(vectors, np.array([[1.0, 0.0, 0.0, 1.0]] * 2), 0.9)
     assert errors[0, 0].tolist() == [0.0, 0.0]

@@ -37,7 +37,7 @@ def _scores(model: Model, values: Array, rules: Rules | None = None) -> dict[str
     return {channel.name: float(score) for channel, score in zip(model.ensemble.channels, scores, strict=True)}
 
 
-def _moved(by: float, *, rows: int = 3, metrics: int = N_METRICS) -> Array:
+def _moved(by: float, *, rows: int = 1, metrics: int = N_METRICS) -> Array:
     values = _history()
     values[-rows:, :metrics] += by
     return values
@@ -72,19 +72,19 @@ def test_the_way_back_is_no_incident(model: Model) -> None:
 
 def test_what_every_day_does_is_no_incident_and_its_absence_is_the_business_of_others() -> None:
     """A jump of all metrics at noon of every day counts neither when it comes nor when it does not; one at six does."""
-    values, jump = _history()[: 7 * PER_DAY + PER_DAY // 2 + 3], 12.0
-    noons = np.arange(PER_DAY // 2, len(values) - 3, PER_DAY)
+    values, jump = _history()[: 7 * PER_DAY + PER_DAY // 2 + 1], 12.0
+    noons = np.arange(PER_DAY // 2, len(values) - 1, PER_DAY)
     for noon in noons:
         values[noon : noon + 3] += jump
     course = Course(Schema(NAMES, STEP_S, 3600), Rules.none(N_METRICS), "ensemble", 1 / 604_800, (86_400,), "UTC")
     history = values[: 7 * PER_DAY]
     model = train(Frame(0, STEP_S, NAMES, history), course, np.ones(len(history), np.bool_))
     as_always = values.copy()
-    as_always[-3:] += jump
-    assert _scores(model, as_always)["together"] < 1.0
-    assert _scores(model, values)["together"] < 0.1  # nothing moved but what was expected
+    as_always[-1:] += jump
+    assert _scores(model, as_always)["together"] < 0.1
+    assert _scores(model, values)["together"] < 1.0  # nothing moved but what was expected
     at_six = values[: 7 * PER_DAY + PER_DAY // 4].copy()
-    at_six[-3:] += jump
+    at_six[-1:] += jump
     assert _scores(model, at_six)["together"] >= 1.0
 
 

@@ -13,6 +13,7 @@ from foreshock.features import kernels
 from foreshock.features.schema import GAP_STEPS, INDEX, STATISTICS, Schema
 
 WINDOW, RECENT, LONG, STEP_S = 12, 3, 30, 60.0
+CHANGE = 5  # steps of five minutes
 
 
 def _vectors(values: Array, first_row: int) -> Array:
@@ -54,7 +55,9 @@ def _reference(values: Array, row: int) -> dict[str, float] | None:
         "data_availability": len(seen) / WINDOW,
         "deviation_mean": (seen.mean() - 2.0) / 0.5,
         "deviation_long": (np.nanmean(long) - 2.0) / 0.5,
-        "deviation_change": (past[row] - past[row - RECENT]) / 0.5 if row >= RECENT else np.nan,
+        "deviation_change": (past[row] - past[row - CHANGE]) / 0.5 if row >= CHANGE else np.nan,
+        "sample_change": past[row] - past[row - CHANGE] if row >= CHANGE else np.nan,
+        "deviation_before": (past[row - RECENT] - 2.0) / 0.5 if row >= RECENT else np.nan,
     }
 
 

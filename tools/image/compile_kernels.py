@@ -12,7 +12,6 @@ import numpy as np
 from foreshock.core.frame import Frame, as_samples
 from foreshock.core.verdicts import Subject
 from foreshock.detectors.autoencoder import N_NUMBERS, reconstruction_error
-from foreshock.detectors.distance import Distance
 from foreshock.engine.cohort import Cohort, Revision
 from foreshock.extractor import warm
 from foreshock.lifecycle.replay import Replay, replay
@@ -45,10 +44,7 @@ def main() -> None:
         raise SystemExit("the fault was not found: the kernels are not those of production")
     _judge_a_fleet(detector, played)
     warm.warm_up()
-    # the detector above has too few metrics for the channel that needs this one
-    crowd, counted = random.normal(0.0, 1.0, (64, 6)), np.ones((64, 6), np.bool_)
-    Distance.fit(crowd, counted, 20.0).score(crowd, counted)
-    # and no detector above asks for this algorithm; a window and a fleet give it the same types
+    # no detector above asks for this algorithm; a window and a fleet give it the same types
     layers = [np.zeros((1, n + 1, m), np.float32) for n, m in ((N_NUMBERS, 8), (8, 1), (1, 8), (8, N_NUMBERS))]
     reconstruction_error(np.zeros((1, N_NUMBERS)), np.zeros(1, np.int64), *layers, 4.0)
     series = {"metric": {"a": 'é"'}, "values": [[60 * minute, f"{minute * 1.5e-3!r}"] for minute in range(10)]}

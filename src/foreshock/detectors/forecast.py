@@ -142,7 +142,7 @@ def _errors(vectors: Array, weights: Array, kept: float) -> Array:
     recent, window = vectors[..., INDEX["deviation_recent"]], vectors[..., INDEX["deviation_mean"]]
     earlier = window + (vectors[..., INDEX["deviation_long"]] - window) * (LONG_WINDOWS / _EARLIER)
     rest = recent + (window - recent) / kept if kept > 0.0 else earlier
-    before = vectors[..., INDEX["deviation_last"]] - vectors[..., INDEX["deviation_change"]]
+    before = vectors[..., INDEX["deviation_before"]]
     before = np.where(np.isfinite(before), before, rest)
     soon = weights[..., 0] * before + weights[..., 1] * rest + weights[..., 2] * earlier
     return np.stack([recent - soon, window - weights[..., 3] * earlier], axis=-1)

@@ -15,7 +15,8 @@ from foreshock.detectors.calibrate import AIM
 from foreshock.detectors.rules import Rules
 from foreshock.features.schema import DEVIATION, INDEX, RAW, Schema
 
-_DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name not in {"deviation_long", "deviation_change"})
+_OTHERS = {"deviation_long", "deviation_change", "deviation_before"}  # what one sample or many hours did is no shape
+_DEVIATIONS = tuple(INDEX[name] for name in DEVIATION if name not in _OTHERS)
 _RAW = tuple(INDEX[name] for name in RAW if name != "data_availability")  # a gap is no shape of the service
 _COMPACT_FEATURES = 1_023  # more leave too few bits of a small node for its threshold: 64 metrics and up
 _LEAST_WIDTH = 2.0  # usual distances

@@ -1,8 +1,7 @@
-"""`together`: many metrics move by a little at once, in a way that they do not move together by themselves.
+"""`together`: several metrics move within minutes, by more than they usually do. Finds what no metric shows alone.
 
-Incidents of real services are broad. Two views of them find, summed, what no channel finds that takes the metrics one
-by one (docs/decisions/0009): changes within minutes against each other (`_SUDDEN`), and how many metrics left the level
-of their own last window, each by a little (`_BREADTH`). Neither remembers a level, so both end when the change ends.
+Incidents of real services are broad, and most of them begin at once (docs/decisions/0009). It remembers no level, so it
+ends when the change ends.
 """
 
 from __future__ import annotations
@@ -15,120 +14,87 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.base import Arrays, Lesson
-from foreshock.detectors.calibrate import Calibration, calibrate
-from foreshock.detectors.distance import Distance
-from foreshock.detectors.rules import Mask, Rules
+from foreshock.detectors.rules import Rules
 from foreshock.features.schema import INDEX
 
-_SUDDEN_LIMIT, _BREADTH_LIMIT = 20.0, 1e4  # spreads at which one metric stops to count more
+_ORDINARY = 0.98  # of the changes of a metric: the largest of these is its unit
+_LIMIT = 20.0  # units beyond which one metric hardly counts more: what runs away is the business of other channels
+_BEYOND = 0.1  # of the limit for each e-fold beyond it: a score says that ten times is more
+_POWER = 3  # 2 hears many small moves best, 4 a few large ones (measured)
+_LEAST_USUAL = 1e-5  # of `_POWER`-th powers: a metric whose moves hardly ever count
+_UNEXPECTED = 2.0  # times what was not expected of a change is all of it that counts
 _AWAY = 0.5  # of its move a metric must lie away from its expected value, on the side that it moved to
-_STRETCH = 3.0  # where evidence turns from linear to logarithmic: at a third of its own threshold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Together:
-    """The sum of two views' evidence, each log(1 + 3 g) of its own calibrated distance g."""
+    """The cubic mean of the metrics' changes, each in its own unit and against its own cubic mean.
+
+    Arrays of one model, (n_metrics,), or for a fleet (n_models, n_metrics).
+    """
 
     name: ClassVar[str] = "together"
-    aim: ClassVar[float] = 3.0  # a sum of logarithms has a lighter tail than calibration assumes (measured)
+    aim: ClassVar[float] = 1.5  # what others guess of a tail is read here, and what fired is part of it
     ordinary: ClassVar[float] = np.inf
-    sudden: Distance
-    breadth: Distance
-    calibrations: Array  # (2, 2) or, for a fleet, (n_models, 2, 2): middle and threshold of either view
+    unit: Array
+    usual: Array  # the mean of the cubes of the winsorised changes
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
-        sudden = Distance.fit(*_changes(vectors, lesson.rules), _SUDDEN_LIMIT)
-        breadth = Distance.fit(*_moves(vectors, lesson.rules), _BREADTH_LIMIT)
-        raw = _views(sudden, breadth, vectors, lesson.rules)
-        each = [calibrate(view, lesson.schema.step_s, lesson.false_alarms_per_s, aim=1.0) for view in raw]
-        return cls(sudden, breadth, np.array([(one.middle, one.threshold) for one in each]))
+        changes = _changes(vectors, lesson.rules)
+        unit = np.quantile(changes, _ORDINARY, axis=0)
+        # one that hardly moved in the history has no unit to measure by, and is the business of other channels
+        unit = np.where(unit > 1e-9 * changes.max(axis=0, initial=0.0), unit, np.inf)
+        alone = cls(unit, np.ones_like(unit))
+        return cls(unit, np.maximum(alone._cubes(changes).mean(axis=0), _LEAST_USUAL))
 
     def score(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self._evidence(vectors, rules).sum(axis=0))
+        return np.asarray(self._cubes(_changes(vectors, rules)).mean(axis=-1) ** (1.0 / _POWER))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self.by_feature(vectors, rules).sum(axis=-1))
+        return self._cubes(_changes(vectors, rules))
 
     def by_feature(self, vectors: Array, rules: Rules) -> Array:
-        evidence = self._evidence(vectors, rules)
         shares = np.zeros(vectors.shape)
-        parts = (
-            np.maximum(0.0, self.sudden.credits(*_changes(vectors, rules))),
-            _little(self.breadth.standardise(*_moves(vectors, rules))),
-        )
-        places = (INDEX["deviation_change"], INDEX["deviation_recent"])
-        for place, weight, part in zip(places, evidence, parts, strict=True):
-            shares[..., place] = (weight / np.maximum(part.sum(axis=-1), 1e-12))[:, None] * part
+        shares[..., INDEX["deviation_change"]] = self.contributions(vectors, rules)
         return shares
 
-    def _evidence(self, vectors: Array, rules: Rules) -> Array:
-        raw = _views(self.sudden, self.breadth, vectors, rules)
-        each = (Calibration(self.calibrations[..., k, 0], self.calibrations[..., k, 1]) for k in range(2))
-        return np.stack([np.log1p(_STRETCH * one(view)) for one, view in zip(each, raw, strict=True)])
+    def _cubes(self, changes: Array) -> Array:
+        """What each metric adds, (n, n_metrics): 1 on average."""
+        far = changes / self.unit
+        limited = np.minimum(far, _LIMIT) * (1.0 + _BEYOND * np.log(np.maximum(far, _LIMIT) / _LIMIT))
+        return np.asarray(limited**_POWER / self.usual)
 
     def dump(self) -> Arrays:
-        parts = {"sudden": self.sudden, "breadth": self.breadth}
-        arrays = {f"{part}_{name}": array for part, one in parts.items() for name, array in one.dump().items()}
-        return {**arrays, "calibrations": self.calibrations}
+        return {"unit": self.unit, "usual": self.usual}
 
     @classmethod
     def load(cls, arrays: Arrays) -> Self:
-        def part(prefix: str, limit: float) -> Distance:
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            return Distance.load(own, limit)
-
-        return cls(part("sudden_", _SUDDEN_LIMIT), part("breadth_", _BREADTH_LIMIT), arrays["calibrations"])
+        return cls(arrays["unit"], arrays["usual"])
 
     @classmethod
     def stack(cls, members: tuple[Self, ...]) -> Self:
-        return cls(
-            Distance.stack(tuple(member.sudden for member in members)),
-            Distance.stack(tuple(member.breadth for member in members)),
-            np.stack([member.calibrations for member in members]),
-        )
+        return cls(np.stack([member.unit for member in members]), np.stack([member.usual for member in members]))
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        return type(self)(self.sudden.take(rows), self.breadth.take(rows), self.calibrations[rows])
+        return type(self)(self.unit[rows], self.usual[rows])
 
 
-def _views(sudden: Distance, breadth: Distance, vectors: Array, rules: Rules) -> tuple[Array, Array]:
-    """Raw scores of both views, (n,) each."""
-    away = breadth.standardise(*_moves(vectors, rules))
-    return sudden.score(*_changes(vectors, rules)), np.sqrt(_little(away).mean(axis=-1))
+def _changes(vectors: Array, rules: Rules) -> Array:
+    """How far each metric changed within minutes, (n, n_metrics); 0 where that is unknown or does not count.
 
-
-def _little(away: Array) -> Array:
-    """What one metric adds to the breadth: logarithmic, so that ten small moves outweigh one large one."""
-    return np.asarray(np.log1p(np.abs(away)) ** 2)
-
-
-def _changes(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
-    """The change of each metric within minutes, (n, n_metrics), and whether it counts."""
-    change, last = vectors[..., INDEX["deviation_change"]], vectors[..., INDEX["deviation_last"]]
-    return _numbers(vectors[..., INDEX["sample_change"]], change, last, vectors, rules)
-
-
-def _moves(vectors: Array, rules: Rules) -> tuple[Array, Mask]:
-    """How far each metric's newest sample lies from the middle of its window, (n, n_metrics); whether it counts."""
-    last = vectors[..., INDEX["deviation_last"]]
-    sampled = vectors[..., INDEX["sample_last"]] - vectors[..., INDEX["median"]]
-    return _numbers(sampled, last - vectors[..., INDEX["deviation_median"]], last, vectors, rules)
-
-
-def _numbers(sampled: Array, moves: Array, deviations: Array, vectors: Array, rules: Rules) -> tuple[Array, Mask]:
-    """A move of the samples as far as the deviations moved too, (n, n_metrics), and whether it counts.
-
-    What every day does at this hour is no news, and the shape of the day, learnt from few days, makes up moves of its
-    own: what only one of the two says is one of these.
+    A change of the samples, and at most twice that of the deviations: what every day does at this hour is no news. The
+    deviations alone would not do: the shape of the day, learnt from few days, makes up changes of its own.
 
     In the metric's own unit: its width at this phase is a guess that only the widening under load makes needful.
     Only what moves away from its expected value counts: the way back is a recovery. Demand may jump as it likes.
     """
-    usual = vectors[..., INDEX["usual_distance"]]
-    expected_too = moves * usual
+    usual, sampled = vectors[..., INDEX["usual_distance"]], vectors[..., INDEX["sample_change"]]
+    sign = np.sign(sampled)
+    unexpected = vectors[..., INDEX["deviation_change"]] * usual * sign
     with np.errstate(invalid="ignore"):
-        agreed = np.sign(sampled) * np.minimum(np.abs(sampled), np.maximum(0.0, expected_too * np.sign(sampled)))
-        away = deviations * usual * np.sign(agreed) >= _AWAY * np.abs(agreed)
-    counted = rules.counts(agreed, vectors[..., INDEX["expected_mean"]]) & ~rules.is_load & away
-    return (agreed / usual if rules.is_load.any() else agreed), counted
+        agreed = np.minimum(np.abs(sampled), np.maximum(0.0, _UNEXPECTED * unexpected))
+        away = vectors[..., INDEX["deviation_last"]] * usual * sign >= _AWAY * agreed
+        counted = rules.counts(agreed * sign, vectors[..., INDEX["expected_mean"]]) & ~rules.is_load & away
+    change = agreed / usual if rules.is_load.any() else agreed
+    return np.asarray(np.where(counted & np.isfinite(change), change, 0.0))

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from foreshock.core.frame import Array, Block
-from foreshock.features.schema import GAP_STEPS, INDEX
+from foreshock.features.schema import CHANGE_S, GAP_STEPS, INDEX
 
 _N_RAW_MEAN = INDEX["mean"]
 _N_DEVIATION = INDEX["deviation_mean"]
@@ -238,6 +238,7 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 unexplained[i, j] = left
                 relation_known[i, j] = i
 
+    change = max(1, int(CHANGE_S / step_s))
     ordered = np.empty(window + 1)
     ordered_residual = np.empty(window + 1)
     inside = np.zeros(n_times, dtype=np.bool_)
@@ -290,9 +291,10 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 row[d + 7] = off[newest]
             row[d + 8] = smooth[now, j]
             row[d + 9] = _mean_known(off, known, max(oldest, now - long + 1), now, now)
-            before = now - recent
-            if before >= 0 and known[now] <= now and known[before] <= now:
-                row[d + 10] = off[now] - off[before]
+            if now >= change and known[now] <= now and known[now - change] <= now:
+                row[d + 10] = off[now] - off[now - change]
+            if now >= recent and known[now - recent] <= now:
+                row[d + 11] = off[now - recent]
             if n_metrics > 1:
                 r = _N_RELATION
                 row[r] = unexplained[now, j]
@@ -321,10 +323,8 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                     n_gaps += 1
             row[c + 5] = np.sqrt(squares / n_gaps)
             row[c + 6] = _mean_known(usual[:, j], known, first, now, now)
-            if known[newest] <= now:
-                row[c + 7] = raw[newest]
-            if before >= 0 and known[now] <= now and known[before] <= now:
-                row[c + 8] = raw[now] - raw[before]
+            if now >= change and known[now] <= now and known[now - change] <= now:
+                row[c + 7] = raw[now] - raw[now - change]
 
 
 @njit(cache=True, nogil=True)

@@ -27,7 +27,8 @@ DEVIATION = (  # of the residual: value less expected value, in units of its usu
     "deviation_last",
     "deviation_recent",
     "deviation_long",
-    "deviation_change",  # of the last sample against the one `recent_steps` before it
+    "deviation_change",  # of the last sample against the one `CHANGE_S`, or one step at least, before it
+    "deviation_before",  # of the sample that the last minutes began after
 )
 RELATION = (  # what the other metrics do not explain of the residual, lightly smoothed
     "relation_recent",
@@ -42,13 +43,13 @@ CONTEXT = (  # in the metric's own unit: what was expected, by how much the metr
     "gap_long",
     "gap_root_mean_square",
     "usual_distance",
-    "sample_last",
-    "sample_change",  # of the last sample against the one `recent_steps` before it
+    "sample_change",  # of the last sample against the same one as `deviation_change`
 )
 STATISTICS = RAW + DEVIATION + RELATION + CONTEXT
 INDEX = {name: position for position, name in enumerate(STATISTICS)}
 
-VERSION = 4  # of what the statistics mean; models of another version are trained again
+VERSION = 5  # of what the statistics mean; models of another version are trained again
+CHANGE_S = 300  # minutes: shorter, and noise hides a change; longer, and a slow one passes for sudden
 GAP_STEPS = 5  # longer gaps stay missing (design.md section 4)
 HALF = 0.5  # of a window that must be measured to judge it
 FEW_METRICS = 5  # up to here the metrics one by one say more than all together do (decision 0009)
