@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -16,6 +17,7 @@ from tests.store.crash_driver import whole_cycles
 from tests.store.records_for_tests import cycle, everything, subject
 
 from foreshock.core.errors import StoreUnavailable
+from foreshock.store.database import Database
 from foreshock.store.history import History
 from foreshock.store.on_postgresql import Patience
 
@@ -75,6 +77,20 @@ def test_what_was_acknowledged_survives_every_crash_of_the_server(new_postgresql
             acknowledged = whole_cycles(url)
             assert told <= acknowledged <= told + 1  # the last one may be durable and not acknowledged
     assert acknowledged > 5
+
+
+def test_a_connection_that_is_in_use_is_closed_when_it_is_given_back_to_a_closed_store(
+    new_postgresql: NewPostgreSQL,
+) -> None:
+    """A thread may still read when the operator ends: the server is told goodbye, whoever comes last."""
+    server = new_postgresql()
+    database = Database(server.url(server.new_database()))
+    with database.reading() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        database.close()
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        assert not raw.closed
+    assert raw.closed
 
 
 def test_a_hung_server_is_unavailable_within_the_deadline(new_postgresql: NewPostgreSQL) -> None:

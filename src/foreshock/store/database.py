@@ -43,6 +43,7 @@ class Database:
         password_file: Path | None = None,
     ) -> None:
         self._engine = _engine(url, busy_timeout_s, patience, password_file)
+        self._closed = False
         self._is_memory = isinstance(self._engine.pool, StaticPool)
         self.dialect = self._engine.dialect.name
         self._label = _label(self._engine)
@@ -71,7 +72,7 @@ class Database:
             Damaged: the file is not a database any more.
 
         """
-        with self._one_writer, self._mapped(), self._engine.connect() as connection:
+        with self._one_writer, self._mapped(), self._connected() as connection:
             connection.execution_options(foreshock_writes=True)
             with connection.begin():
                 yield connection
@@ -83,15 +84,26 @@ class Database:
             with self.writing() as connection:
                 yield connection
             return
-        with self._mapped(), self._engine.connect() as connection:
+        with self._mapped(), self._connected() as connection:
             if self.is_postgresql:  # its default shows each statement a newer state
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
 
     def close(self) -> None:
-        """Close every connection; calling it twice is harmless."""
+        """Close every connection, those in use when they are given back; calling it twice is harmless."""
+        self._closed = True
         self._engine.dispose()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        pool = self._engine.pool  # closing gives the engine another one, and leaves what is in use to this one
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        finally:
+            if self._closed:
+                pool.dispose()
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
