@@ -41,7 +41,7 @@ class Together:
 
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
-        changes = _changes(vectors, lesson.rules)
+        changes = _changes(vectors, lesson.rules.without_minima())  # what rarely counts would be a unit of nothing
         unit = np.quantile(changes, _ORDINARY, axis=0)
         # one that hardly moved in the history has no unit to measure by, and is the business of other channels
         unit = np.where(unit > 1e-9 * changes.max(axis=0, initial=0.0), unit, np.inf)
