@@ -32,7 +32,8 @@ UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
 # incident would lift it far more
 _LEVEL_BOUNDS = (1.0, 2.0)
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
-_RESERVED = 4.0  # metrics of many count as one: what `together` does not find among them is mostly noise (measured)
+# So many metrics count as one where there are many: what `together` does not find among them is mostly noise (measured)
+_ALIKE, _ALIKE_IN_RELATIONS = 10.0, 3.0
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
 # Channels explain a score in proportion to this power of their own, counted from half a threshold below the middle:
 # far beyond the threshold the largest leads, ties are shared, and where none is near it all have a say.
@@ -195,7 +196,8 @@ def _with_reserve(calibration: Calibration, kind: type[Detector], n_metrics: int
     Each metric of a real service finds a new level now and then, which no tail of its past foretells: with 19 metrics
     that alone is ten times the budget (docs/decisions/0009). Relations count twice: they move with either metric.
     """
-    reserve = n_metrics / _RESERVED if n_metrics > FEW_METRICS else 1.0
-    reserve **= 2 if kind is Correlation else 1
+    reserve = 1.0
+    if n_metrics > FEW_METRICS:
+        reserve = (n_metrics / _ALIKE_IN_RELATIONS) ** 2 if kind is Correlation else max(1.0, n_metrics / _ALIKE)
     middle = float(calibration.middle)
     return Calibration(middle, middle + reserve * (float(calibration.threshold) - middle))
