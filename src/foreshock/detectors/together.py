@@ -52,7 +52,8 @@ class Together:
         return np.asarray(self._cubes(_changes(vectors, rules)).mean(axis=-1) ** (1.0 / _POWER))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        return self._cubes(_changes(vectors, rules))
+        """How far each metric moved in its own unit, without the limit: who moved furthest leads (n, n_metrics)."""
+        return np.asarray(_changes(vectors, rules) / self.unit)
 
     def by_feature(self, vectors: Array, rules: Rules) -> Array:
         shares = np.zeros(vectors.shape)
