@@ -1,8 +1,8 @@
 """The 2-sigma check: decide cheaply whether the full model needs to look at a window. Pure.
 
 The cheap statistic is the largest deviation over all of the vector's scales and relations, compared with its own
-held-out quantile: at `sigma: 2` the 4.6 % of normal windows that deviate most pass. The check never looks at the last
-point alone, and never chooses what a model learns from.
+held-out quantile: at `sigma: 2` the 4.6 % of normal windows that deviate most pass, and whatever lies beyond the
+statistic's own threshold. The check never looks at the last point alone, and never chooses what a model learns from.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.model import SCREEN_SHARES
+
+_THRESHOLD = 1.0  # of each part of the cheap statistic: where one part is often beyond it, the others would not pass
 
 
 def share_let_through(sigma: float) -> float:
@@ -29,7 +31,8 @@ def limits(screen_quantiles: Array, sigma: Array) -> Array:
     """The cheap statistic above which a window passes: (n,) from (n, n_shares) held-out quantiles and (n,) sigmas."""
     shares = np.array([share_let_through(float(each)) for each in sigma])
     grid = SCREEN_SHARES[::-1]  # np.interp wants them ascending
-    return np.array([np.interp(share, grid, row[::-1]) for share, row in zip(shares, screen_quantiles, strict=True)])
+    quantiles = [np.interp(share, grid, row[::-1]) for share, row in zip(shares, screen_quantiles, strict=True)]
+    return np.minimum(np.array(quantiles), _THRESHOLD)
 
 
 def passes(cheap: Array, limit: Array) -> NDArray[np.bool_]:
