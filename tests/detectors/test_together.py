@@ -11,7 +11,7 @@ from foreshock.detectors.ensemble import Ensemble
 from foreshock.detectors.model import Course, Model, dump, load, train
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.together import Together
-from foreshock.features.schema import Schema
+from foreshock.features.schema import INDEX, STATISTICS, Schema
 
 STEP_S, N_DAYS, PER_DAY, N_METRICS = 300, 8, 288, 12
 NAMES = tuple(f"m{k}" for k in range(N_METRICS))
@@ -66,7 +66,7 @@ def test_the_throttle_hears_what_many_metrics_say_together(model: Model) -> None
 def test_the_way_back_is_no_incident(model: Model) -> None:
     """What returns to its expected value changes as suddenly as what leaves it, and counts for nothing."""
     values = _history()
-    values[-15:-3] += 6.0
+    values[-13:-1] += 6.0
     assert _scores(model, values)["together"] < 1.0
 
 
@@ -86,6 +86,17 @@ def test_what_every_day_does_is_no_incident_and_its_absence_is_the_business_of_o
     at_six = values[: 7 * PER_DAY + PER_DAY // 4].copy()
     at_six[-1:] += jump
     assert _scores(model, at_six)["together"] >= 1.0
+
+
+def test_a_change_counts_as_at_most_twice_what_was_not_expected_of_it() -> None:
+    """Metrics that are far off, and rise by 12 of which the hour explains 11, say 2; unexplained they say 12."""
+    channel = Together(np.ones(N_METRICS), np.ones(N_METRICS))
+    vectors = np.zeros((2, N_METRICS, len(STATISTICS)))
+    vectors[..., INDEX["usual_distance"]] = 1.0
+    vectors[..., INDEX["deviation_last"]] = 20.0
+    vectors[..., INDEX["sample_change"]] = 12.0
+    vectors[..., INDEX["deviation_change"]] = np.array([1.0, 12.0])[:, None]
+    np.testing.assert_allclose(channel.score(vectors, Rules.none(N_METRICS)), [2.0, 12.0])
 
 
 def test_demand_may_jump_as_it_likes(model: Model) -> None:
