@@ -32,7 +32,7 @@ def limits(screen_quantiles: Array, sigma: Array) -> Array:
     shares = np.array([share_let_through(float(each)) for each in sigma])
     grid = SCREEN_SHARES[::-1]  # np.interp wants them ascending
     quantiles = [np.interp(share, grid, row[::-1]) for share, row in zip(shares, screen_quantiles, strict=True)]
-    return np.minimum(np.array(quantiles), _THRESHOLD)
+    return np.asarray(np.minimum(quantiles, _THRESHOLD))
 
 
 def passes(cheap: Array, limit: Array) -> NDArray[np.bool_]:
