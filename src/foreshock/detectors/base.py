@@ -26,6 +26,12 @@ class Lesson:
     seed: int
 
 
+def rows_of(vectors: Array, chosen: NDArray[np.bool_]) -> Array:
+    """Some of the windows, without a copy where it takes none; each statistic's series stays together in memory."""
+    first = int(chosen.argmax()) if len(chosen) else 0
+    return vectors[first:] if chosen[first:].all() else vectors.T[..., chosen].T
+
+
 class Detector(Protocol):
     """Vectors are (n, n_metrics, n_statistics), as `features.schema.STATISTICS` names them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.autoencoder import Autoencoder
-from foreshock.detectors.base import Arrays, Detector, Itemised, Lesson
+from foreshock.detectors.base import Arrays, Detector, Itemised, Lesson, rows_of
 from foreshock.detectors.calibrate import LEAST_THRESHOLD, Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.forecast import Forecast
@@ -31,6 +32,9 @@ UNTHROTTLED = frozenset({Forecast.name, Autoencoder.name})
 # Least and most of the second calibration of `level`, in its own unit: its tails spend the budget, and hours of an
 # incident would lift it far more
 _LEVEL_BOUNDS = (1.0, 2.0)
+# A density must not hold what fired. A robust spread or tail must not be cleaned: its threshold would sink at each
+# retraining, and a metric whose noise grew would be excluded for ever
+_TAUGHT = frozenset({IsolationForest, Autoencoder})
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
 # So many metrics count as one where there are many: what `together` does not find among them is mostly noise (measured)
 _ALIKE, _ALIKE_IN_RELATIONS = 10.0, 3.0
@@ -54,33 +58,29 @@ class Ensemble:
     ) -> Self:
         """Learn from held-out vectors (n, n_metrics, n_statistics).
 
-        `folds` (n,) numbers the blocks of time: a channel is calibrated on blocks that it was not fitted on.
+        `folds` (n,) numbers the blocks of time in their order: a channel is calibrated on blocks that it was not fitted on.
         `teaches` (n,) is False for windows that fired: they stay out of the fits, and in the calibration.
         """
         kinds = ALGORITHMS[algorithm]
         if len(kinds) > 1:
             kinds = tuple(kind for kind in kinds if vectors.shape[1] >= _LEAST_METRICS.get(kind, 1))
-        channels, calibrations, held_out = [], [], []
-        for kind in kinds:
-            # the channel that sees most has the whole budget, the others share what its caution leaves (decision 0008)
-            whole = kind is Together or len(kinds) == 1
-            budget = lesson.false_alarms_per_s / (1 if whole else len(kinds))
-            # of many metrics there is always one that moved: what is too small to count stays out (decision 0009)
-            rules = lesson.rules.without_minima() if vectors.shape[1] <= FEW_METRICS else lesson.rules
-            share = replace(lesson, rules=rules, false_alarms_per_s=budget)
-            raw = _cross_scores(kind, vectors, folds, share, teaches)
-            channels.append(kind.fit(_lessons(kind, vectors, teaches), share))
+        budgets = {kind: _share(kind, kinds, lesson, vectors.shape[1]) for kind in kinds}
+        held_out = _cross_scores(budgets, vectors, folds, teaches)
+        taught = rows_of(vectors, teaches)
+        channels, calibrations = [], []
+        for kind, share in budgets.items():
+            channels.append(kind.fit(taught if kind in _TAUGHT else vectors, share))
             bounded = kind is Level and vectors.shape[1] <= FEW_METRICS
             least, most = _LEVEL_BOUNDS if bounded else (LEAST_THRESHOLD, np.inf)
             calibration = calibrate(
-                raw, lesson.schema.step_s, share.false_alarms_per_s,
+                held_out[kind], lesson.schema.step_s, share.false_alarms_per_s,
                 aim=kind.aim, ordinary=kind.ordinary, least=least, most=most,
             )  # fmt: skip
-            if not whole:
+            if share.false_alarms_per_s < lesson.false_alarms_per_s:
                 calibration = _with_reserve(calibration, kind, vectors.shape[1])
             calibrations.append(calibration)
-            held_out.append(calibrations[-1](raw))
-        largest = np.max(np.stack(held_out), axis=0)
+        scores = [calibration(held_out[kind]) for kind, calibration in zip(kinds, calibrations, strict=True)]
+        largest = np.max(np.stack(scores), axis=0)
         return cls(tuple(channels), tuple(calibrations), Calibration(float(np.median(largest)), 1.0))
 
     def channel_scores(self, vectors: Array, rules: Rules) -> Array:
@@ -169,25 +169,34 @@ def _taken(stacked: Calibration, rows: NDArray[np.int64]) -> Calibration:
     return Calibration(np.asarray(stacked.middle)[rows], np.asarray(stacked.threshold)[rows])
 
 
-def _cross_scores(
-    kind: type[Detector], vectors: Array, folds: NDArray[np.int64], lesson: Lesson, teaches: NDArray[np.bool_]
-) -> Array:
-    """Score every block of time by a detector that was fitted on the others: (n,)."""
-    scores = np.full(len(vectors), np.nan)
-    for fold in np.unique(folds):
-        inside = folds == fold
-        others = _lessons(kind, vectors[~inside], teaches[~inside])
-        if len(others):
-            scores[inside] = kind.fit(others, lesson).score(vectors[inside], lesson.rules)
-    return scores
+def _share(kind: type[Detector], kinds: tuple[type[Detector], ...], lesson: Lesson, n_metrics: int) -> Lesson:
+    """What one of the channels learns by: the one that sees most has the whole budget, the others share it.
 
-
-def _lessons(kind: type[Detector], vectors: Array, teaches: NDArray[np.bool_]) -> Array:
-    """What a channel learns from: a density must not hold what fired; a robust spread or tail must not be cleaned.
-
-    Cleaned tails lower the threshold at each retraining, and a metric whose noise grew would be excluded for ever.
+    Their share is what its caution leaves (decision 0008). Of many metrics there is always one that moved: there, what
+    is too small to count stays out (decision 0009).
     """
-    return vectors[teaches] if kind in {IsolationForest, Autoencoder} else vectors
+    n_sharing = 1 if kind is Together else len(kinds)
+    rules = lesson.rules.without_minima() if n_metrics <= FEW_METRICS else lesson.rules
+    return replace(lesson, rules=rules, false_alarms_per_s=lesson.false_alarms_per_s / n_sharing)
+
+
+def _cross_scores(
+    lessons: Mapping[type[Detector], Lesson], vectors: Array, folds: NDArray[np.int64], teaches: NDArray[np.bool_]
+) -> dict[type[Detector], Array]:
+    """Score every block of time by detectors that were fitted on the others: (n,) for each kind."""
+    n = len(vectors)
+    scores = {kind: np.full(n, np.nan) for kind in lessons}
+    room = np.empty(vectors.shape, order="F")  # for the other blocks of each: memory that is touched once
+    for fold in np.unique(folds):
+        begin, end = np.searchsorted(folds, [fold, fold + 1])
+        room[:begin], room[begin : n - end + begin] = vectors[:begin], vectors[end:]
+        others = room[: n - end + begin]
+        taught = rows_of(others, np.r_[teaches[:begin], teaches[end:]])
+        for kind, lesson in lessons.items():
+            learnt = taught if kind in _TAUGHT else others
+            if len(learnt):
+                scores[kind][begin:end] = kind.fit(learnt, lesson).score(vectors[begin:end], lesson.rules)
+    return scores
 
 
 def _with_reserve(calibration: Calibration, kind: type[Detector], n_metrics: int) -> Calibration:

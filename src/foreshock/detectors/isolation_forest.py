@@ -12,7 +12,8 @@ from foreshock.core.frame import Array
 from foreshock.detectors import forest
 from foreshock.detectors.base import Arrays, Lesson
 from foreshock.detectors.calibrate import AIM
-from foreshock.detectors.rules import Rules
+from foreshock.detectors.rules import Mask, Rules
+from foreshock.features.robust import median_of_rows
 from foreshock.features.schema import DEVIATION, INDEX, RAW, Schema
 
 _OTHERS = {"deviation_long", "deviation_change", "deviation_before"}  # what one sample or many hours did is no shape
@@ -43,16 +44,19 @@ class IsolationForest:
     @classmethod
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
         with_raw = not lesson.rules.is_load.any()
-        flat = _features(vectors, with_raw=with_raw)
-        with np.errstate(invalid="ignore"):
-            middle = np.nan_to_num(np.nanmedian(np.where(np.isfinite(flat).any(axis=0), flat, 0.0), axis=0))
-        rows = _filled(vectors, lesson.rules, with_raw=with_raw, middle=middle)
-        low, high = np.quantile(rows, [0.001, 0.999], axis=0)
+        chosen = _chosen(with_raw=with_raw)
+        columns = np.empty((vectors.shape[1], len(chosen), len(vectors)))  # of one feature all windows together
+        for position, statistic in enumerate(chosen):
+            columns[:, position] = vectors[..., statistic].T
+        columns[~np.isfinite(columns)] = np.nan
+        middle = np.nan_to_num(median_of_rows(columns.reshape(-1, len(vectors))))
+        _fill(columns, lesson.rules.any_counts(vectors).T[:, None, :], middle.reshape(*columns.shape[:2], 1))
+        columns = columns.reshape(-1, len(vectors))
+        low, high = np.quantile(columns, [0.001, 0.999], axis=1)
         half = 0.5 * np.maximum(0.0, _least_widths(vectors, lesson.schema, with_raw=with_raw) - (high - low))
         low, high = low - half, high + half
-        return cls(
-            forest.fit(rows, seed=lesson.seed, compact=rows.shape[1] <= _COMPACT_FEATURES), with_raw, middle, low, high
-        )
+        trees = forest.fit(columns.T, seed=lesson.seed, compact=len(columns) <= _COMPACT_FEATURES)
+        return cls(trees, with_raw, middle, low, high)
 
     def score(self, vectors: Array, rules: Rules) -> Array:
         rows = _filled(vectors, rules, with_raw=self.with_raw, middle=self.middle)
@@ -121,11 +125,12 @@ def _least_widths(vectors: Array, schema: Schema, *, with_raw: bool) -> Array:
     return np.asarray(_LEAST_WIDTH * np.where(per_s, units / schema.window_s, units)).ravel() + 1e-12
 
 
-def _features(vectors: Array, *, with_raw: bool) -> Array:
-    return np.asarray(vectors[..., _chosen(with_raw=with_raw)].reshape(len(vectors), -1))
-
-
 def _filled(vectors: Array, rules: Rules, *, with_raw: bool, middle: Array) -> Array:
-    flat = _features(vectors, with_raw=with_raw)
-    counts = np.repeat(rules.any_counts(vectors), flat.shape[1] // vectors.shape[1], axis=1)
-    return np.where(counts & np.isfinite(flat), flat, middle)
+    """The features of each window, (n, n_features), with something in the middle for what is missing or not counted."""
+    features = np.ascontiguousarray(vectors[..., _chosen(with_raw=with_raw)])
+    _fill(features, rules.any_counts(vectors)[..., None], middle.reshape(*middle.shape[:-1], *features.shape[1:]))
+    return features.reshape(len(features), -1)
+
+
+def _fill(features: Array, counts: Mask, middle: Array) -> None:
+    np.copyto(features, middle, where=~(counts & np.isfinite(features)))

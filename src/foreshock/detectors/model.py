@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.errors import ArtifactDamaged
 from foreshock.core.frame import Array, Frame
-from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.base import Arrays, Lesson, rows_of
 from foreshock.detectors.calibrate import Calibration, calibrate
 from foreshock.detectors.correlation import Correlation
 from foreshock.detectors.ensemble import UNTHROTTLED, Ensemble
@@ -25,9 +25,6 @@ from foreshock.features.schema import FEW_METRICS, HALF, INDEX, STATISTICS, Sche
 
 FOLDS = 4
 MOST_METRICS = 1_000  # of a model that is read: ten times what a manifest may name
-_TRIM = 1.3  # a held-out window beyond this score of the first fit is an incident in the history: it must not teach
-
-
 SCREEN_SHARES = np.geomspace(1.0, 1e-3, 61)  # shares of windows above each stored quantile of the cheap statistic
 
 
@@ -145,11 +142,12 @@ def train(frame: Frame, course: Course, teaches: NDArray[np.bool_]) -> Model:
     folds = np.arange(frame.n_times) * FOLDS // frame.n_times
     vectors = _held_out(frame, course, loads, folds, teaches)
     usable = _usable(vectors)
+    vectors = rows_of(vectors, usable)
     baseline = fit_baseline(frame, teaches, loads, course.periods_s, course.time_zone, course.schema)
     lesson = Lesson(course.schema, course.rules, course.false_alarms_per_s, baseline.precision, course.seed)
-    ensemble = Ensemble.fit(course.algorithm, vectors[usable], folds[usable], lesson, teaches[usable])
-    screen = Screen.fit(vectors[usable], lesson)
-    cheap = screen.score(vectors[usable], course.rules)
+    ensemble = Ensemble.fit(course.algorithm, vectors, folds[usable], lesson, teaches[usable])
+    screen = Screen.fit(vectors, lesson)
+    cheap = screen.score(vectors, course.rules)
     quantiles = np.quantile(cheap, 1.0 - SCREEN_SHARES)
     if course.algorithm in UNTHROTTLED:
         quantiles = np.zeros_like(quantiles)  # whatever deviates at all is let through
@@ -170,7 +168,8 @@ def _held_out(
     frame: Frame, course: Course, loads: tuple[int, ...], folds: NDArray[np.int64], teaches: NDArray[np.bool_]
 ) -> Array:
     """Vectors of every row from a baseline that never saw the row's block, with the level of the days before it."""
-    parts = []
+    # training goes through the series of one statistic again and again: each lies together in memory
+    vectors = np.empty((frame.n_times, len(frame.metrics), len(STATISTICS)), order="F")
     for fold in range(FOLDS):
         inside = np.flatnonzero(folds == fold)
         if not len(inside):
@@ -178,11 +177,12 @@ def _held_out(
         baseline = fit_baseline(
             frame, teaches & (folds != fold), loads, course.periods_s, course.time_zone, course.schema
         )
-        first = max(0, int(inside[0]) - course.schema.context_steps)
-        rows = frame.rows(first, int(inside[-1]) + 1)
-        expected, usual = baseline.expect(rows, recent_level(frame, baseline)[first : first + rows.n_times])
-        parts.append(describe(rows, course.schema, expected, usual, baseline, int(inside[0]) - first))
-    return np.concatenate(parts)
+        begin, end = int(inside[0]), int(inside[-1]) + 1
+        first = max(0, begin - course.schema.context_steps)
+        rows = frame.rows(first, end)
+        expected, usual = baseline.expect(rows, recent_level(frame, baseline)[first:end])
+        describe(rows, course.schema, expected, usual, baseline, begin - first, vectors[begin:end])
+    return vectors
 
 
 def recent_level(frame: Frame, baseline: Baseline) -> Array:

@@ -63,20 +63,26 @@ class Rules:
 
     def counts(self, gap: Array, expected: Array) -> Mask:
         """Whether a signed gap (n, n_metrics) in the metric's own unit counts; a missing one does not."""
-        size = np.abs(gap)
-        least = np.maximum(self.min_deviation, self.min_relative_deviation * np.abs(expected))
+        result = np.isfinite(gap) & self._large(np.abs(gap), expected)
         wanted = np.where(self.is_load, -1.0, self.direction)
-        return np.asarray(np.isfinite(gap) & (size >= least) & ((wanted == 0) | (np.sign(gap) == wanted)))
+        return np.asarray(result & ((wanted == 0) | (np.sign(gap) == wanted)) if wanted.any() else result)
+
+    def _large(self, size: Array, expected: Array) -> Mask:
+        """Whether a size reaches both minima, (n, n_metrics); most manifests have none."""
+        least = self.min_deviation
+        if self.min_relative_deviation.any():
+            least = np.maximum(least, self.min_relative_deviation * np.abs(expected))
+        return np.asarray(size >= least)
 
     def spread_counts(self, vectors: Array) -> Mask:
         """Whether a change of spread counts (n, n_metrics): large enough, to the judged side, and still going on."""
         size = vectors[..., INDEX["gap_root_mean_square"]]
-        least = np.maximum(
-            self.min_deviation, self.min_relative_deviation * np.abs(vectors[..., INDEX["expected_mean"]])
-        )
-        high, low = vectors[..., INDEX["deviation_maximum"]], -vectors[..., INDEX["deviation_minimum"]]
-        side = (self.direction == 0) | ((self.direction > 0) & (high >= low)) | ((self.direction < 0) & (low >= high))
-        return np.asarray(np.isfinite(size) & (size >= least) & side & ~self.is_load & ~has_passed(vectors))
+        result = np.isfinite(size) & self._large(size, vectors[..., INDEX["expected_mean"]]) & ~self.is_load
+        if self.direction.any():
+            high, low = vectors[..., INDEX["deviation_maximum"]], -vectors[..., INDEX["deviation_minimum"]]
+            up, down = (self.direction > 0) & (high >= low), (self.direction < 0) & (low >= high)
+            result &= (self.direction == 0) | up | down
+        return np.asarray(result & ~has_passed(vectors))
 
     def any_counts(self, vectors: Array) -> Mask:
         """Whether anything about a metric counts, at any scale (n, n_metrics)."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
 from foreshock.detectors.calibrate import hourly_maxima, tail_threshold
-from foreshock.features.robust import median_of_columns
+from foreshock.features.robust import median_of_rows
 
 LEAST_THRESHOLD = 3.5  # robust standard deviations: below them nothing is unusual, however tame the history was
 _ORDINARY_THRESHOLD = 8.0  # of normal noise over two weeks
@@ -47,15 +47,17 @@ def fit_tails(
     Each metric has its share of the budget; its statistics look at the same samples and are not divided once more.
     Nothing closer than `least`, (...,) in the statistics' own unit, is unusual, however tame the history was.
     """
-    shape = statistics.shape[1:]
-    flat = np.ascontiguousarray(statistics.reshape(len(statistics), int(np.prod(shape))))
-    middle = np.nan_to_num(median_of_columns(flat))
-    away = np.abs(flat - middle)
-    spread = np.maximum(1.4826 * np.nan_to_num(median_of_columns(away)), _LEAST_SPREAD)
-    with np.errstate(invalid="ignore"):
-        distance = np.where(counted.reshape(flat.shape) | np.isnan(flat), away / spread, 0.0)
+    n_times, shape = len(statistics), statistics.shape[1:]
+    # series by series: each lies together in memory
+    flat = np.ascontiguousarray(np.moveaxis(statistics, 0, -1)).reshape(-1, n_times)
+    middle = np.nan_to_num(median_of_rows(flat))
+    missing = np.isnan(flat)
+    away = np.abs(np.subtract(flat, middle[:, None], out=flat), out=flat)
+    spread = np.maximum(1.4826 * np.nan_to_num(median_of_rows(away)), _LEAST_SPREAD)
+    away /= spread[:, None]
+    away[~(np.moveaxis(counted, 0, -1).reshape(flat.shape) | missing)] = 0.0
     threshold = tail_threshold(
-        hourly_maxima(distance, step_s), false_alarms_per_s / max(1, shape[0]), ordinary=_ORDINARY_THRESHOLD
+        hourly_maxima(away.T, step_s), false_alarms_per_s / max(1, shape[0]), ordinary=_ORDINARY_THRESHOLD
     )
     threshold = np.maximum(threshold, np.maximum(LEAST_THRESHOLD, np.broadcast_to(least, shape).ravel() / spread))
     return Tails(middle.reshape(shape), spread.reshape(shape), threshold.reshape(shape))

@@ -172,27 +172,6 @@ def _mean_known(column: Block, known_at: Block, first: int, last: int, now: int)
 
 
 @njit(cache=True, nogil=True)
-def _spread_and_slope(
-    column: Block, known_at: Block, first: int, now: int, mean: float, step_s: float
-) -> tuple[float, float]:
-    """Standard deviation (population) and least-squares slope per second of the known rows of one window."""
-    squares, weighted, places, count, place_sum = 0.0, 0.0, 0.0, 0, 0.0
-    for i in range(first, now + 1):
-        if known_at[i] <= now:
-            place_sum += i - first
-            count += 1
-    middle = place_sum / count
-    for i in range(first, now + 1):
-        if known_at[i] <= now:
-            off = column[i] - mean
-            away = (i - first) - middle
-            squares += off * off
-            weighted += away * off
-            places += away * away
-    return np.sqrt(squares / count), (weighted / places / step_s if places > 0.0 else 0.0)
-
-
-@njit(cache=True, nogil=True)
 def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, statistic by statistic
     filled: Block,
     known_at: Block,
@@ -243,7 +222,10 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
     ordered_residual = np.empty(window + 1)
     inside = np.zeros(n_times, dtype=np.bool_)
     for j in range(n_metrics):
-        raw, off, known, forecast = filled[:, j], residual[:, j], known_at[:, j], expected[:, j]
+        # a window is read several times: from a column of its own, which lies together in memory
+        raw, off, known = filled[:, j].copy(), residual[:, j].copy(), known_at[:, j].copy()
+        forecast, width = expected[:, j].copy(), usual[:, j].copy()
+        left_over, left_known = unexplained[:, j].copy(), relation_known[:, j].copy()
         count = 0
         inside[:] = False
         for now in range(max(0, first_row - window + 1), n_times):
@@ -264,23 +246,43 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
                 continue
             row = out[now - first_row, j]
             first = max(0, leaving + 1)
-            mean = _mean_known(raw, known, first, now, now)
-            spread, slope = _spread_and_slope(raw, known, first, now, mean, step_s)
+            n_known, place_sum, squares = 0, 0.0, 0.0
+            sum_raw, sum_off, sum_forecast, sum_width = 0.0, 0.0, 0.0, 0.0
+            for i in range(first, now + 1):
+                if known[i] <= now:
+                    n_known += 1
+                    place_sum += i - first
+                    sum_raw += raw[i]
+                    sum_off += off[i]
+                    sum_forecast += forecast[i]
+                    sum_width += width[i]
+                    squares += (raw[i] - forecast[i]) ** 2
+            mean, mean_off, expected_mean = sum_raw / n_known, sum_off / n_known, sum_forecast / n_known
+            # standard deviations (of the population) and least-squares slopes
+            middle, places = place_sum / n_known, 0.0
+            squares_raw, weighted_raw, squares_off, weighted_off = 0.0, 0.0, 0.0, 0.0
+            for i in range(first, now + 1):
+                if known[i] <= now:
+                    away = (i - first) - middle
+                    places += away * away
+                    from_mean, from_mean_off = raw[i] - mean, off[i] - mean_off
+                    squares_raw += from_mean * from_mean
+                    weighted_raw += away * from_mean
+                    squares_off += from_mean_off * from_mean_off
+                    weighted_off += away * from_mean_off
             row[0] = mean
             row[1] = _quantile(ordered, count, 0.5)
-            row[2] = spread
-            row[3] = slope
+            row[2] = np.sqrt(squares_raw / n_known)
+            row[3] = weighted_raw / places / step_s if places > 0.0 else 0.0
             row[4] = _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
             row[5] = ordered[0]
             row[6] = ordered[count - 1]
             row[7] = count / window
             d = _N_DEVIATION
-            mean_off = _mean_known(off, known, first, now, now)
-            spread_off, slope_off = _spread_and_slope(off, known, first, now, mean_off, step_s)
             row[d] = mean_off
             row[d + 1] = _quantile(ordered_residual, count, 0.5)
-            row[d + 2] = spread_off
-            row[d + 3] = slope_off
+            row[d + 2] = np.sqrt(squares_off / n_known)
+            row[d + 3] = weighted_off / places / step_s if places > 0.0 else 0.0
             row[d + 4] = _quantile(ordered_residual, count, 0.75) - _quantile(ordered_residual, count, 0.25)
             row[d + 5] = ordered_residual[0]
             row[d + 6] = ordered_residual[count - 1]
@@ -290,39 +292,39 @@ def describe(  # noqa: C901, PLR0912, PLR0915 - one pass over the windows, stati
             if known[newest] <= now:
                 row[d + 7] = off[newest]
             row[d + 8] = smooth[now, j]
-            row[d + 9] = _mean_known(off, known, max(oldest, now - long + 1), now, now)
+            n_slow, slow_raw, slow_off, slow_forecast = 0, 0.0, 0.0, 0.0
+            for i in range(max(oldest, now - long + 1), now + 1):
+                if known[i] <= now:
+                    n_slow += 1
+                    slow_raw += raw[i]
+                    slow_off += off[i]
+                    slow_forecast += forecast[i]
+            row[d + 9] = slow_off / n_slow
             if now >= change and known[now] <= now and known[now - change] <= now:
                 row[d + 10] = off[now] - off[now - change]
             if now >= recent and known[now - recent] <= now:
                 row[d + 11] = off[now - recent]
             if n_metrics > 1:
                 r = _N_RELATION
-                row[r] = unexplained[now, j]
-                mean_left = _mean_known(unexplained[:, j], relation_known[:, j], first, now, now)
+                row[r] = left_over[now]
+                mean_left = _mean_known(left_over, left_known, first, now, now)
                 if not np.isnan(mean_left):
                     row[r + 1] = mean_left
-                    squares, n_left = 0.0, 0
+                    squares_left, n_left = 0.0, 0
                     for i in range(first, now + 1):
-                        if relation_known[i, j] <= now:
-                            squares += (unexplained[i, j] - mean_left) ** 2
+                        if left_known[i] <= now:
+                            squares_left += (left_over[i] - mean_left) ** 2
                             n_left += 1
-                    row[r + 2] = np.sqrt(squares / n_left)
+                    row[r + 2] = np.sqrt(squares_left / n_left)
             c = _N_CONTEXT
-            expected_mean = _mean_known(forecast, known, first, now, now)
             expected_recent = _mean_known(forecast, known, now - recent + 1, now, now)
             row[c] = expected_mean
             row[c + 1] = expected_recent
             row[c + 2] = _mean_known(raw, known, now - recent + 1, now, now) - expected_recent
             row[c + 3] = mean - expected_mean
-            slow = max(oldest, now - long + 1)
-            row[c + 4] = _mean_known(raw, known, slow, now, now) - _mean_known(forecast, known, slow, now, now)
-            squares, n_gaps = 0.0, 0
-            for i in range(first, now + 1):
-                if known[i] <= now:
-                    squares += (raw[i] - forecast[i]) ** 2
-                    n_gaps += 1
-            row[c + 5] = np.sqrt(squares / n_gaps)
-            row[c + 6] = _mean_known(usual[:, j], known, first, now, now)
+            row[c + 4] = slow_raw / n_slow - slow_forecast / n_slow
+            row[c + 5] = np.sqrt(squares / n_known)
+            row[c + 6] = sum_width / n_known
             if now >= change and known[now] <= now and known[now - change] <= now:
                 row[c + 7] = raw[now] - raw[now - change]
 

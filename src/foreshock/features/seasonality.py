@@ -83,7 +83,7 @@ def _daily(grid: Array, seen_days: NDArray[np.bool_], *, forced: bool) -> tuple[
 def _day_shape(days: Array, width: int) -> Array:
     shape = _without_holes(median_of_columns(days))
     shape = _smooth_circular(shape, width)
-    return np.asarray(shape - np.median(shape))
+    return np.asarray(shape - median(shape))
 
 
 def _weekly(rest: Array, weekday: NDArray[np.int64]) -> tuple[Array, bool]:
@@ -101,7 +101,7 @@ def _weekly(rest: Array, weekday: NDArray[np.int64]) -> tuple[Array, bool]:
     error, flat = float(np.nansum(np.abs(weeks - without))), float(np.nansum(np.abs(weeks)))
     has_smooth = error < _GAIN_WEEKLY * flat
     detail = raw - smooth
-    noise = 1.4826 * float(np.median(np.abs(detail)))
+    noise = 1.4826 * float(median(np.abs(detail)))
     detail = np.where(np.abs(detail) > 6.0 * noise, detail, 0.0)
     weekly = (smooth if has_smooth else 0.0) + detail
     return np.asarray(weekly), bool(has_smooth or detail.any())
@@ -148,7 +148,7 @@ def phase_scale(deviation: Array, weekday: NDArray[np.int64]) -> tuple[Array, Ar
 
 
 def _ratio(worst: Array, *, least: float) -> Array:
-    usual = float(np.median(worst))
+    usual = median(worst)
     return np.maximum(worst / usual, least) if usual > 0 else np.maximum(np.where(worst > 0, 10.0, 1.0), least)
 
 
