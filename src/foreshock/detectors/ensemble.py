@@ -39,8 +39,8 @@ _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRI
 # So many metrics count as one where there are many: what `together` does not find among them is mostly noise (measured)
 _ALIKE, _ALIKE_IN_RELATIONS = 10.0, 3.0
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
-# Channels explain a score in proportion to this power of their own, counted from a threshold below the middle: far beyond
-# the threshold the largest leads, and where none is near it all have a say. A fourth power names fewer causes (measured).
+# Channels explain a score in proportion to this power of their own, counted from a threshold below the middle: far
+# beyond it the largest leads, and where none is near it all have a say. A fourth power names fewer causes (measured).
 _BLEND, _SAY = 2, 1.0
 
 
@@ -58,7 +58,7 @@ class Ensemble:
     ) -> Self:
         """Learn from held-out vectors (n, n_metrics, n_statistics).
 
-        `folds` (n,) numbers the blocks of time in their order: a channel is calibrated on blocks that it was not fitted on.
+        `folds` (n,) numbers the blocks of time in order: a channel is calibrated on blocks that it was not fitted on.
         `teaches` (n,) is False for windows that fired: they stay out of the fits, and in the calibration.
         """
         kinds = ALGORITHMS[algorithm]

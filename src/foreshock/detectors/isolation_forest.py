@@ -45,13 +45,13 @@ class IsolationForest:
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
         with_raw = not lesson.rules.is_load.any()
         chosen = _chosen(with_raw=with_raw)
-        columns = np.empty((vectors.shape[1], len(chosen), len(vectors)))  # of one feature all windows together
+        each = np.empty((vectors.shape[1], len(chosen), len(vectors)))  # of one feature all windows together
         for position, statistic in enumerate(chosen):
-            columns[:, position] = vectors[..., statistic].T
-        columns[~np.isfinite(columns)] = np.nan
-        middle = np.nan_to_num(median_of_rows(columns.reshape(-1, len(vectors))))
-        _fill(columns, lesson.rules.any_counts(vectors).T[:, None, :], middle.reshape(*columns.shape[:2], 1))
-        columns = columns.reshape(-1, len(vectors))
+            each[:, position] = vectors[..., statistic].T
+        each[~np.isfinite(each)] = np.nan
+        columns = each.reshape(-1, len(vectors))
+        middle = np.nan_to_num(median_of_rows(columns))
+        _fill(each, lesson.rules.any_counts(vectors).T[:, None], middle.reshape(*each.shape[:2], 1))
         low, high = np.quantile(columns, [0.001, 0.999], axis=1)
         half = 0.5 * np.maximum(0.0, _least_widths(vectors, lesson.schema, with_raw=with_raw) - (high - low))
         low, high = low - half, high + half

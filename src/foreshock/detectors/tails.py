@@ -48,8 +48,8 @@ def fit_tails(
     Nothing closer than `least`, (...,) in the statistics' own unit, is unusual, however tame the history was.
     """
     n_times, shape = len(statistics), statistics.shape[1:]
-    # series by series: each lies together in memory
-    flat = np.ascontiguousarray(np.moveaxis(statistics, 0, -1)).reshape(-1, n_times)
+    # series by series, each together in memory: a copy, which is worked on in place
+    flat = np.array(np.moveaxis(statistics, 0, -1), order="C").reshape(-1, n_times)
     middle = np.nan_to_num(median_of_rows(flat))
     missing = np.isnan(flat)
     away = np.abs(np.subtract(flat, middle[:, None], out=flat), out=flat)
