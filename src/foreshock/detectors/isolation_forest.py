@@ -52,7 +52,7 @@ class IsolationForest:
         columns = each.reshape(-1, len(vectors))
         middle = np.nan_to_num(median_of_rows(columns))
         _fill(each, lesson.rules.any_counts(vectors).T[:, None], middle.reshape(*each.shape[:2], 1))
-        low, high = np.quantile(columns, [0.001, 0.999], axis=1)
+        low, high = np.array([np.quantile(column, [0.001, 0.999]) for column in columns]).T
         half = 0.5 * np.maximum(0.0, _least_widths(vectors, lesson.schema, with_raw=with_raw) - (high - low))
         low, high = low - half, high + half
         trees = forest.fit(columns.T, seed=lesson.seed, compact=len(columns) <= _COMPACT_FEATURES)
