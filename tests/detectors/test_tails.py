@@ -40,3 +40,14 @@ def test_metrics_share_the_budget_and_the_statistics_of_one_do_not() -> None:
     )
     assert looks == alone
     assert many > alone
+
+
+def test_what_was_always_zero_does_not_drown_what_lies_far_beyond() -> None:
+    """A metric 20 thresholds away keeps a fifth of the blame beside one that is 10^12 away, and comes second."""
+    statistics = np.repeat(_noise(), 3, axis=1)
+    tails = fit_tails(statistics, np.ones(statistics.shape, np.bool_), STEP_S, BUDGET_PER_S)
+    unit = (tails.spread * tails.threshold)[..., 0]
+    blame = tails.blame((tails.middle[..., 0] + unit * [1e12, 20.0, 0.5])[None, :, None], np.ones((1, 3, 1), np.bool_))
+    shares = blame.ravel() / blame.sum()
+    assert shares[0] > shares[1] > 0.2
+    np.testing.assert_allclose(blame.ravel()[2], 0.5)

@@ -26,6 +26,14 @@ class Lesson:
     seed: int
 
 
+def saturated(values: Array, limit: float) -> Array:
+    """The values up to `limit`, and a tenth of it for each e-fold beyond: what lies far away is told from what is near.
+
+    How many more times far says how narrow something was, not how much it matters.
+    """
+    return np.asarray(np.minimum(values, limit) * (1.0 + 0.1 * np.log(np.maximum(values, limit) / limit)))
+
+
 def rows_of(vectors: Array, chosen: NDArray[np.bool_]) -> Array:
     """Some of the windows, without a copy where it takes none; each statistic's series stays together in memory."""
     first = int(chosen.argmax()) if len(chosen) else 0

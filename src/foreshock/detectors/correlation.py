@@ -51,16 +51,16 @@ class Correlation:
         return np.asarray(np.maximum(np.maximum(single, joint), 0.0))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self._excess(vectors, rules).max(axis=-1))
+        return np.asarray(self._blame(vectors, rules).max(axis=-1))
 
     def by_feature(self, vectors: Array, rules: Rules) -> Array:
         result = np.zeros(vectors.shape)
         places = [INDEX[name] for name in ("relation_recent", "relation_mean", "relation_standard_deviation")]
-        result[..., places] = self._excess(vectors, rules)
+        result[..., places] = self._blame(vectors, rules)
         return result
 
-    def _excess(self, vectors: Array, rules: Rules) -> Array:
-        return np.where(_counted(vectors, rules), np.abs(self.single.excess(_single(vectors))), 0.0)
+    def _blame(self, vectors: Array, rules: Rules) -> Array:
+        return self.single.blame(_single(vectors), _counted(vectors, rules))
 
     def dump(self) -> Arrays:
         tails = {"single": self.single, "joint": self.joint}

@@ -65,19 +65,21 @@ class Forecast:
         return cls(alpha, weights, kept, fit_tails(errors, counted, schema.step_s, lesson.false_alarms_per_s))
 
     def score(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self._excess(vectors, rules).max(axis=(-1, -2)))
+        errors = _errors(vectors, self.weights, self.kept)
+        excess = np.abs(self.tails.excess(errors))
+        return np.asarray(np.where(_counted(vectors, errors, rules), excess, 0.0).max(axis=(-1, -2)))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self._excess(vectors, rules).max(axis=-1))
+        return np.asarray(self._blame(vectors, rules).max(axis=-1))
 
     def by_feature(self, vectors: Array, rules: Rules) -> Array:
         result = np.zeros(vectors.shape)
-        result[..., [INDEX["deviation_recent"], INDEX["deviation_mean"]]] = self._excess(vectors, rules)
+        result[..., [INDEX["deviation_recent"], INDEX["deviation_mean"]]] = self._blame(vectors, rules)
         return result
 
-    def _excess(self, vectors: Array, rules: Rules) -> Array:
+    def _blame(self, vectors: Array, rules: Rules) -> Array:
         errors = _errors(vectors, self.weights, self.kept)
-        return np.where(_counted(vectors, errors, rules), np.abs(self.tails.excess(errors)), 0.0)
+        return self.tails.blame(errors, _counted(vectors, errors, rules))
 
     def dump(self) -> Arrays:
         tails = {name: getattr(self.tails, name) for name in Tails.__slots__}

@@ -42,18 +42,19 @@ class Level:
         return cls(fit_tails(_statistics(vectors), counted, step_s, per_s, _LEAST))
 
     def score(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self._excess(vectors, rules).max(axis=(-1, -2)))
+        excess = np.abs(self.tails.excess(_statistics(vectors)))
+        return np.asarray(np.where(_counted(vectors, rules), excess, 0.0).max(axis=(-1, -2)))
 
     def contributions(self, vectors: Array, rules: Rules) -> Array:
-        return np.asarray(self._excess(vectors, rules).max(axis=-1))
+        return np.asarray(self._blame(vectors, rules).max(axis=-1))
 
     def by_feature(self, vectors: Array, rules: Rules) -> Array:
         result = np.zeros(vectors.shape)
-        result[..., [INDEX[name] for name in (*SCALES, "deviation_standard_deviation")]] = self._excess(vectors, rules)
+        result[..., [INDEX[name] for name in (*SCALES, "deviation_standard_deviation")]] = self._blame(vectors, rules)
         return result
 
-    def _excess(self, vectors: Array, rules: Rules) -> Array:
-        return np.where(_counted(vectors, rules), np.abs(self.tails.excess(_statistics(vectors))), 0.0)
+    def _blame(self, vectors: Array, rules: Rules) -> Array:
+        return self.tails.blame(_statistics(vectors), _counted(vectors, rules))
 
     def dump(self) -> Arrays:
         return {"middle": self.tails.middle, "spread": self.tails.spread, "threshold": self.tails.threshold}

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
+from foreshock.detectors.base import saturated
 from foreshock.detectors.calibrate import hourly_maxima, tail_threshold
 from foreshock.features.robust import median_of_rows
 
 LEAST_THRESHOLD = 3.5  # robust standard deviations: below them nothing is unusual, however tame the history was
 _ORDINARY_THRESHOLD = 8.0  # of normal noise over two weeks
+_CERTAIN = 7.0  # thresholds: who lies beyond is to blame, and a metric that was always zero not more than others
 _LEAST_SPREAD = 0.05  # statistics are in units of the residual's usual distance: finer than that is no news
 
 
@@ -28,6 +30,10 @@ class Tails:
         """Signed distance from the middle, 1.0 at the statistic's threshold; 0 where it is missing."""
         with np.errstate(invalid="ignore"):
             return np.nan_to_num((statistics - self.middle) / (self.spread * self.threshold), nan=0.0)
+
+    def blame(self, statistics: Array, counted: Array) -> Array:
+        """How far each counted statistic lies from its middle, in thresholds; beyond a few of them it hardly grows."""
+        return np.where(counted, saturated(np.abs(self.excess(statistics)), _CERTAIN), 0.0)
 
     @classmethod
     def stack(cls, members: tuple[Tails, ...]) -> Tails:

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.detectors.base import Arrays, Lesson
+from foreshock.detectors.base import Arrays, Lesson, saturated
 from foreshock.detectors.rules import Rules
 from foreshock.features.schema import INDEX
 
 _ORDINARY = 0.98  # of the changes of a metric: the largest of these is its unit
 _LIMIT = 20.0  # units beyond which one metric hardly counts more: what runs away is the business of other channels
-_BEYOND = 0.1  # of the limit for each e-fold beyond it: a score says that ten times is more
 _POWER = 3  # 2 hears many small moves best, 4 a few large ones (measured)
 _LEAST_USUAL = 1e-5  # of `_POWER`-th powers: a metric whose moves hardly ever count
 _UNEXPECTED = 2.0  # times what was not expected of a change is all of it that counts
@@ -63,8 +62,7 @@ class Together:
     def _cubes(self, changes: Array) -> Array:
         """What each metric adds, (n, n_metrics): 1 on average."""
         far = changes / self.unit
-        limited = np.minimum(far, _LIMIT) * (1.0 + _BEYOND * np.log(np.maximum(far, _LIMIT) / _LIMIT))
-        return np.asarray(limited**_POWER / self.usual)
+        return np.asarray(saturated(far, _LIMIT) ** _POWER / self.usual)
 
     def dump(self) -> Arrays:
         return {"unit": self.unit, "usual": self.usual}
