@@ -35,9 +35,11 @@ def saturated(values: Array, limit: float) -> Array:
 
 
 def rows_of(vectors: Array, chosen: NDArray[np.bool_]) -> Array:
-    """Some of the windows, without a copy where it takes none; each statistic's series stays together in memory."""
-    first = int(chosen.argmax()) if len(chosen) else 0
-    return vectors[first:] if chosen[first:].all() else vectors.T[..., chosen].T
+    """Some of the windows; each statistic's series stays together in memory, and no copy is made of what already is."""
+    rows = np.flatnonzero(chosen)
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return vectors[rows[0] : rows[-1] + 1]
+    return vectors.T[..., chosen].T
 
 
 class Detector(Protocol):

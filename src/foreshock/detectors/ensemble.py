@@ -58,7 +58,7 @@ class Ensemble:
     ) -> Self:
         """Learn from held-out vectors (n, n_metrics, n_statistics).
 
-        `folds` (n,) numbers the blocks of time in order: a channel is calibrated on blocks that it was not fitted on.
+        `folds` (n,) numbers the blocks of time: a channel is calibrated on blocks that it was not fitted on.
         `teaches` (n,) is False for windows that fired: they stay out of the fits, and in the calibration.
         """
         kinds = ALGORITHMS[algorithm]
@@ -184,18 +184,15 @@ def _cross_scores(
     lessons: Mapping[type[Detector], Lesson], vectors: Array, folds: NDArray[np.int64], teaches: NDArray[np.bool_]
 ) -> dict[type[Detector], Array]:
     """Score every block of time by detectors that were fitted on the others: (n,) for each kind."""
-    n = len(vectors)
-    scores = {kind: np.full(n, np.nan) for kind in lessons}
-    room = np.empty(vectors.shape, order="F")  # for the other blocks of each: memory that is touched once
+    scores = {kind: np.full(len(vectors), np.nan) for kind in lessons}
     for fold in np.unique(folds):
-        begin, end = np.searchsorted(folds, [fold, fold + 1])
-        room[:begin], room[begin : n - end + begin] = vectors[:begin], vectors[end:]
-        others = room[: n - end + begin]
-        taught = rows_of(others, np.r_[teaches[:begin], teaches[end:]])
+        inside = folds == fold
+        within, others = rows_of(vectors, inside), rows_of(vectors, ~inside)
+        taught = rows_of(others, teaches[~inside])
         for kind, lesson in lessons.items():
             learnt = taught if kind in _TAUGHT else others
             if len(learnt):
-                scores[kind][begin:end] = kind.fit(learnt, lesson).score(vectors[begin:end], lesson.rules)
+                scores[kind][inside] = kind.fit(learnt, lesson).score(within, lesson.rules)
     return scores
 
 
