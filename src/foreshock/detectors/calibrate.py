@@ -25,6 +25,9 @@ _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
+# Of the history, the rarest budget whose threshold is read from it. Beyond it the score of a crowd rises with the square
+# root of the interval: on D2, D3 and ASD the alarms beyond x thresholds are one in x squared, far more than the tail says
+_READABLE, _FAR = 0.5, 0.5
 _FEW_HOURS = 48.0  # of history, at which a threshold may be twice the ordinary one
 _CHANCE = 3  # incidents above the threshold beyond those that the budget pays for
 
@@ -134,8 +137,11 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     A generalised Pareto tail of the hours above their median, whose own shape is read as well: a sum over many metrics
     is tame, and a guess for single metrics would ask far too much of it. Three quantiles fix it, the highest 95 %, so
     that a twentieth of the hours may be real incidents; few hours pull the shape to a guess. Whatever the tail says,
-    no more incidents may lie above than chance explains.
+    no more incidents may lie above than chance explains; and a budget that is rarer than the history can tell asks for
+    what services of its kind have shown (docs/decisions/0009).
     """
+    readable_per_s = 1.0 / (_READABLE * HOUR_S * len(maxima))
+    read_per_s = max(false_alarms_per_s, readable_per_s)
     low, body, high = np.quantile(maxima, _QUANTILES)
     ratio = (high - low) / (body - low) if body > low else _RATIOS[-1]
     weight = len(maxima) / (len(maxima) + _GUESS_HOURS)
@@ -144,8 +150,8 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     incidents = _incidents(np.ascontiguousarray(maxima[:, None]))[:, 0]
     peaks = np.sort(incidents[incidents > body])[::-1]
     hours_each = max(1, int((maxima > body).sum())) / max(1, len(peaks))
-    share = min(1.0, false_alarms_per_s * HOUR_S * aim * hours_each / (1.0 - _QUANTILES[0]))
-    threshold = low + scale * (share**-tail - 1.0) / tail
+    share = min(1.0, read_per_s * HOUR_S * aim * hours_each / (1.0 - _QUANTILES[0]))
+    threshold = low + scale * (share**-tail - 1.0) / tail * (read_per_s / false_alarms_per_s) ** _FAR
     allowed = _allowed(false_alarms_per_s, len(maxima))
     return max(float(threshold), _NO_NEWS * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
 
