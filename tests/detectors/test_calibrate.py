@@ -82,3 +82,14 @@ def test_no_tail_asks_for_more_than_thrice_the_worst_that_was_seen() -> None:
     maxima = 1.0 + np.random.default_rng(2).uniform(0.0, 1.0, 28 * 24)
     threshold = float(tail_threshold(maxima, 1.0 / (365 * 86_400)))
     assert 2.0 < threshold < 1.0 + 0.8 + 3.0 * 0.2 + 0.1
+
+
+def test_a_budget_that_no_history_can_tell_asks_for_more_than_its_tail_says() -> None:
+    """Of four weeks: the distance from the middle hour doubles from one alarm in four weeks to one in sixteen."""
+    maxima = np.random.default_rng(4).gumbel(1.0, 0.2, 672)
+    middle = float(np.median(maxima))
+    fortnight, four_weeks, sixteen_weeks = (
+        crowd_threshold(maxima, 1.0 / (days * 86_400), aim=1.5) - middle for days in (14, 28, 112)
+    )
+    assert fortnight < four_weeks
+    np.testing.assert_allclose(sixteen_weeks, 2.0 * four_weeks)

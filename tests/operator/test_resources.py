@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from foreshock.alerting.state import Kind
@@ -103,6 +104,20 @@ def test_a_model_says_what_it_was_made_of() -> None:
     assert read.status.artifact.uri == f"file:///models/{'b' * 64}"
     assert [(each.reason, each.rows) for each in read.status.rows_excluded] == [("incident", 30), ("maintenance", 10)]
     assert resource["metadata"]["ownerReferences"][0]["uid"] == "u"
+
+
+def test_a_model_says_when_its_history_is_short_for_its_budget() -> None:
+    """Two weeks hold no three intervals of 1/7d, and hold them of 1/4d."""
+    record = ModelRecord(
+        Subject("shop", "checkout"), "v1", 3, "b" * 64, "ensemble", NOW_S - 14 * 86_400, NOW_S, 1_400, float(NOW_S),
+        rows_excluded={}, details={"why": "better", "budget": "1/7d"},
+    )  # fmt: skip
+    _, status = model_of(record, OWNER, "file:///models")
+    assert status["message"] == (
+        "better; CalibrationUncertain: 14d of history hold fewer than 3 intervals of the budget 1/7d"
+    )
+    _, status = model_of(replace(record, details={"why": "better", "budget": "1/4d"}), OWNER, "file:///models")
+    assert status["message"] == "better"
 
 
 def test_one_event_for_a_detector_and_a_reason() -> None:

@@ -281,6 +281,7 @@ def _document(record: ModelRecord) -> dict[str, Any]:
         "rows_excluded": dict(record.rows_excluded),
         "on_loan": [{"group": dict(group), "sibling": dict(sibling)} for group, sibling in lines.on_loan(record)],
         "drift": details.get("drift"),
+        "calibration_doubt": lines.calibration_doubt(record),
         "validation": details.get("validation"),
         "threshold_factor": float(details.get("threshold_factor", 1.0)),
         "verdicts": details.get("verdicts"),

@@ -25,8 +25,8 @@ _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
-# Of the history, the rarest budget whose threshold is read from it. Beyond it the score of a crowd rises with the square
-# root of the interval: on D2, D3 and ASD the alarms beyond x thresholds are one in x squared, far more than the tail says
+# Share of the history that is the longest interval whose threshold is read from it. Beyond, the score of a crowd rises
+# with the square root of the interval: on D2, D3 and ASD one alarm in x squared lies beyond x thresholds (decision 9)
 _READABLE, _FAR = 0.5, 0.5
 _FEW_HOURS = 48.0  # of history, at which a threshold may be twice the ordinary one
 _CHANCE = 3  # incidents above the threshold beyond those that the budget pays for

@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from foreshock.core.clock import rfc3339
+from foreshock.core.durations import format_duration
 from foreshock.core.errors import NoSuchRevision
 from foreshock.engine.groups import Group
 from foreshock.manifests.detector import DetectorSpec, fingerprint
+from foreshock.manifests.fields import Budget
 from foreshock.store.records import ModelRecord
 
 CANDIDATE, SHADOW, ACTIVE, RETIRED, REJECTED = "Candidate", "Shadow", "Active", "Retired", "Rejected"
@@ -19,6 +21,8 @@ HELD_S = 3 * 86_400.0  # how long a revision that was brought back by hand is no
 KEPT_NEWEST = 7
 ANCHOR_AGE_S = 28 * 86_400.0  # what slow change is measured against is at least this old
 _WEEK_S = 7 * 86_400.0
+_HOUR_S = 3_600
+_INTERVALS = 3  # of the budget that a history holds, for its threshold to be read rather than guessed
 
 Records = Sequence[ModelRecord]
 
@@ -50,6 +54,17 @@ def named(records: Records, revision: int) -> ModelRecord:
 def is_provisional(record: ModelRecord) -> bool:
     """Whether it was trained before the warm-up was over: it judges and never pages."""
     return bool(record.details.get("provisional"))
+
+
+def calibration_doubt(record: ModelRecord) -> str:
+    """That the history is too short for the budget, as a clause; empty where it holds three times its interval."""
+    if "budget" not in record.details:
+        return ""
+    budget, learnt_s = Budget.parse(str(record.details["budget"])), int(record.trained_to_s - record.trained_from_s)
+    if learnt_s * budget.count >= _INTERVALS * budget.period_s:
+        return ""
+    history = format_duration(learnt_s // _HOUR_S * _HOUR_S)
+    return f"CalibrationUncertain: {history} of history hold fewer than {_INTERVALS} intervals of the budget {budget}"
 
 
 def fits(record: ModelRecord, spec: DetectorSpec) -> bool:

@@ -196,10 +196,9 @@ def model_of(record: ModelRecord, owner: Seen, artifacts: str) -> tuple[dict[str
         "groups": len(details.get("members", ())),
         "artifact": {"uri": f"{artifacts.rstrip('/')}/{record.digest}"[:2048], "sha256": record.digest},
     }
-    if details.get("why"):
-        status["message"] = str(details["why"])[:MAX_MESSAGE_CHARS]
-    if lent := on_loan(lines.on_loan(record)):
-        status["message"] = f"{status.get('message', '')}; {lent}"[:MAX_MESSAGE_CHARS].lstrip("; ")
+    said = (str(details.get("why") or ""), on_loan(lines.on_loan(record)), lines.calibration_doubt(record))
+    if message := "; ".join(each for each in said if each):
+        status["message"] = message[:MAX_MESSAGE_CHARS]
     if (validation := details.get("validation")) is not None:
         status["validation"] = {"result": validation["result"], "message": _examined(validation)}
     if details.get("provisional"):
