@@ -64,11 +64,11 @@ class Ensemble:
         kinds = ALGORITHMS[algorithm]
         if len(kinds) > 1:
             kinds = tuple(kind for kind in kinds if vectors.shape[1] >= _LEAST_METRICS.get(kind, 1))
-        budgets = {kind: _share(kind, kinds, lesson, vectors.shape[1]) for kind in kinds}
-        held_out = _cross_scores(budgets, vectors, folds, teaches)
+        lessons = {kind: _share(kind, kinds, lesson, vectors.shape[1]) for kind in kinds}
+        held_out = _cross_scores(lessons, vectors, folds, teaches)
         taught = rows_of(vectors, teaches)
         channels, calibrations = [], []
-        for kind, share in budgets.items():
+        for kind, share in lessons.items():
             channels.append(kind.fit(taught if kind in _TAUGHT else vectors, share))
             bounded = kind is Level and vectors.shape[1] <= FEW_METRICS
             least, most = _LEVEL_BOUNDS if bounded else (LEAST_THRESHOLD, np.inf)
@@ -170,10 +170,9 @@ def _taken(stacked: Calibration, rows: NDArray[np.int64]) -> Calibration:
 
 
 def _share(kind: type[Detector], kinds: tuple[type[Detector], ...], lesson: Lesson, n_metrics: int) -> Lesson:
-    """What one of the channels learns by: the one that sees most has the whole budget, the others share it.
+    """What one of the channels learns by (decision 0009): who sees most has the whole budget, the others share it.
 
-    Their share is what its caution leaves (decision 0008). Of many metrics there is always one that moved: there, what
-    is too small to count stays out (decision 0009).
+    Of many metrics there is always one that moved: there, what is too small to count stays out.
     """
     n_sharing = 1 if kind is Together else len(kinds)
     rules = lesson.rules.without_minima() if n_metrics <= FEW_METRICS else lesson.rules
