@@ -151,9 +151,11 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     peaks = np.sort(incidents[incidents > body])[::-1]
     hours_each = max(1, int((maxima > body).sum())) / max(1, len(peaks))
     share = min(1.0, read_per_s * HOUR_S * aim * hours_each / (1.0 - _QUANTILES[0]))
-    threshold = low + scale * (share**-tail - 1.0) / tail * (read_per_s / false_alarms_per_s) ** _FAR
-    allowed = _allowed(false_alarms_per_s, len(maxima))
-    return max(float(threshold), _NO_NEWS * float(peaks[allowed]) if len(peaks) > allowed else -np.inf)
+    threshold = low + scale * (share**-tail - 1.0) / tail
+    allowed = _allowed(read_per_s, len(maxima))
+    if len(peaks) > allowed:
+        threshold = max(threshold, _NO_NEWS * float(peaks[allowed]))
+    return float(low + (threshold - low) * (read_per_s / false_alarms_per_s) ** _FAR)
 
 
 def calibrate(
