@@ -25,9 +25,9 @@ _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
-# Share of the history that is the longest interval whose threshold is read from it. Beyond, the score of a crowd rises
-# with the square root of the interval: on D2, D3 and ASD one alarm in x squared lies beyond x thresholds (decision 9)
-_READABLE, _FAR = 0.5, 0.5
+# The longest interval whose threshold is read from the history: half of it, and a week from any. Beyond, the score of a
+# crowd rises with the square root: on D2, D3 and ASD one alarm in x squared lies beyond x thresholds (decision 9)
+_READABLE, _READABLE_S, _FAR = 0.5, 604_800, 0.5
 _FEW_HOURS = 48.0  # of history, at which a threshold may be twice the ordinary one
 _CHANCE = 3  # incidents above the threshold beyond those that the budget pays for
 
@@ -140,8 +140,7 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     no more incidents may lie above than chance explains; and a budget that is rarer than the history can tell asks for
     what services of its kind have shown (docs/decisions/0009).
     """
-    readable_per_s = 1.0 / (_READABLE * HOUR_S * len(maxima))
-    read_per_s = max(false_alarms_per_s, readable_per_s)
+    read_per_s = max(false_alarms_per_s, 1.0 / max(_READABLE_S, _READABLE * HOUR_S * len(maxima)))
     low, body, high = np.quantile(maxima, _QUANTILES)
     ratio = (high - low) / (body - low) if body > low else _RATIOS[-1]
     weight = len(maxima) / (len(maxima) + _GUESS_HOURS)
