@@ -85,11 +85,11 @@ def test_no_tail_asks_for_more_than_thrice_the_worst_that_was_seen() -> None:
 
 
 def test_a_budget_that_no_history_can_tell_asks_for_more_than_its_tail_says() -> None:
-    """Of four weeks: the distance from the middle hour doubles from one alarm in four weeks to one in sixteen."""
-    maxima = np.random.default_rng(4).gumbel(1.0, 0.2, 672)
+    """Of ten days: the distance from the middle hour doubles from 1/7d to 1/28d; nobody knows what comes after 1/30d."""
+    maxima = np.random.default_rng(4).gumbel(1.0, 0.2, 240)
     middle = float(np.median(maxima))
-    fortnight, four_weeks, sixteen_weeks = (
-        crowd_threshold(maxima, 1.0 / (days * 86_400), aim=1.5) - middle for days in (14, 28, 112)
+    day, week, four_weeks, month, year = (
+        crowd_threshold(maxima, 1.0 / (days * 86_400), aim=1.5) - middle for days in (1, 7, 28, 30, 365)
     )
-    assert fortnight < four_weeks
-    np.testing.assert_allclose(sixteen_weeks, 2.0 * four_weeks)
+    assert day < week
+    np.testing.assert_allclose([four_weeks, year], [2.0 * week, month])

@@ -25,9 +25,10 @@ _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
 _GUESS = 0.05  # of its shape before it was seen
 _GUESS_HOURS = 200.0  # that say as much about the shape as the guess does
-# The longest interval whose threshold is read from the history: half of it, and a week from any. Beyond, the score of a
-# crowd rises with the square root: on D2, D3 and ASD one alarm in x squared lies beyond x thresholds (decision 9)
-_READABLE, _READABLE_S, _FAR = 0.5, 604_800, 0.5
+# The longest interval whose threshold is read from the history: half of it, and a week from any. Beyond, up to the one
+# that was measured, the score of a crowd rises with the square root: on D2, D3 and ASD one alarm in x squared lies
+# beyond x thresholds (decision 9)
+_READABLE, _READABLE_S, _MEASURED_S, _FAR = 0.5, 7 * 86_400, 30 * 86_400, 0.5
 _FEW_HOURS = 48.0  # of history, at which a threshold may be twice the ordinary one
 _CHANCE = 3  # incidents above the threshold beyond those that the budget pays for
 
@@ -154,7 +155,8 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     allowed = _allowed(read_per_s, len(maxima))
     if len(peaks) > allowed:
         threshold = max(threshold, _NO_NEWS * float(peaks[allowed]))
-    return float(low + (threshold - low) * (read_per_s / false_alarms_per_s) ** _FAR)
+    rarer = max(1.0, read_per_s / max(false_alarms_per_s, 1.0 / _MEASURED_S))
+    return float(low + (threshold - low) * rarer**_FAR)
 
 
 def calibrate(
