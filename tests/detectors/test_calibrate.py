@@ -85,7 +85,7 @@ def test_no_tail_asks_for_more_than_thrice_the_worst_that_was_seen() -> None:
 
 
 def test_a_budget_that_no_history_can_tell_asks_for_more_than_its_tail_says() -> None:
-    """Of ten days: the distance from the middle hour doubles from 1/7d to 1/28d; nobody knows what comes after 1/30d."""
+    """Of ten days: the distance from the middle hour doubles from 1/7d to 1/28d; 1/30d is the end."""
     maxima = np.random.default_rng(4).gumbel(1.0, 0.2, 240)
     middle = float(np.median(maxima))
     day, week, four_weeks, month, year = (
