@@ -110,13 +110,15 @@ def test_a_model_says_when_its_history_is_short_for_its_budget() -> None:
     """Two weeks hold no three intervals of 1/7d, and hold them of 1/4d."""
     record = ModelRecord(
         Subject("shop", "checkout"), "v1", 3, "b" * 64, "ensemble", NOW_S - 14 * 86_400, NOW_S, 1_400, float(NOW_S),
-        rows_excluded={}, details={"why": "better", "budget": "1/7d"},
+        stage="Active", rows_excluded={}, details={"why": "better", "budget": "1/7d"},
     )  # fmt: skip
     _, status = model_of(record, OWNER, "file:///models")
     assert status["message"] == (
         "better; CalibrationUncertain: 14d of history hold fewer than 3 intervals of the budget 1/7d"
     )
     _, status = model_of(replace(record, details={"why": "better", "budget": "1/4d"}), OWNER, "file:///models")
+    assert status["message"] == "better"
+    _, status = model_of(replace(record, stage="Retired"), OWNER, "file:///models")
     assert status["message"] == "better"
 
 

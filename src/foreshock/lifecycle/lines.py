@@ -57,8 +57,8 @@ def is_provisional(record: ModelRecord) -> bool:
 
 
 def calibration_doubt(record: ModelRecord) -> str:
-    """That the history is too short for the budget, as a clause; empty where it holds three times its interval."""
-    if "budget" not in record.details:
+    """That the history of what judges is short for the budget, as a clause; empty where it holds three intervals."""
+    if record.stage != ACTIVE or "budget" not in record.details:
         return ""
     budget, learnt_s = Budget.parse(str(record.details["budget"])), int(record.trained_to_s - record.trained_from_s)
     if learnt_s * budget.count >= _INTERVALS * budget.period_s:
