@@ -40,18 +40,24 @@ A_LITTLE = 12.0  # by which `mail_wait` moves when the store breaks: just beyond
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
+def breaks_s() -> int:
+    """When the store breaks: a full minute, so that tests can say between which two cycles they are."""
+    return int(time.time()) // 60 * 60 + FAULT_S
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, breaks_s: int) -> Iterator[LocalPrometheus]:
     """A day of three series that break one after the other, until two hours from now."""
     require("prometheus", "promtool", package="prometheus")
     folder = tmp_path_factory.mktemp("shop")
-    chance, now_s = np.random.default_rng(5), int(time.time())
-    times_s = np.arange(now_s // 60 * 60 - 86_400, now_s // 60 * 60 + 7200, 60)
+    chance, now_s = np.random.default_rng(5), breaks_s - FAULT_S
+    times_s = np.arange(now_s - 86_400, now_s + 7200, 60)
     series = []
     for name, minutes in AFTER_MINUTES.items():
         values = 40.0 + chance.normal(0, 2, times_s.size)
-        values[times_s > now_s + FAULT_S + 60 * minutes] += 3000.0
+        values[times_s > breaks_s + 60 * minutes] += 3000.0
         series.append(Series(name, "gauge", "A test.", (), times_s, values))
-    mail = 40.0 + chance.normal(0, 2, times_s.size) + A_LITTLE * (times_s > now_s + FAULT_S)
+    mail = 40.0 + chance.normal(0, 2, times_s.size) + A_LITTLE * (times_s > breaks_s)
     series.append(Series("mail_wait", "gauge", "A test.", (), times_s, mail))
     file = folder / "shop.om"
     file.write_text("".join(openmetrics_lines(tuple(series))))
@@ -66,7 +72,7 @@ def settings(shop: LocalPrometheus, tmp_path: Path) -> Settings:
     return load_settings(None, {}, Overrides(shop.url, state, str(tmp_path / "models"), "127.0.0.1:0"))
 
 
-async def test_three_services_and_one_origin(settings: Settings) -> None:
+async def test_three_services_and_one_origin(settings: Settings, breaks_s: int) -> None:
     """`foreshock run`: the store breaks, orders and front follow; all are one group, and the store its origin."""
     clock, stream, metrics = HurriedClock(), io.StringIO(), Metrics()
     history = History(settings.database)
@@ -85,7 +91,7 @@ async def test_three_services_and_one_origin(settings: Settings) -> None:
     try:
         for subject in subjects.values():
             await until(partial(_has_model, engine, subject))
-        clock.skip(FAULT_S - 60)
+        clock.skip(breaks_s - 30 - clock.now_s())  # between two cycles, half a minute from either
         cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
         for _ in range(9):
             before = cycles() or 0
@@ -110,7 +116,7 @@ async def test_three_services_and_one_origin(settings: Settings) -> None:
 
 
 async def test_the_share_of_false_alerts_changes_the_route_and_no_verdict(
-    shop: LocalPrometheus, new_alertmanager: NewAlertmanager, tmp_path: Path
+    shop: LocalPrometheus, breaks_s: int, new_alertmanager: NewAlertmanager, tmp_path: Path
 ) -> None:
     """Both fire, with budgets of one a day: the weak one is kept from the pager that wants at most one in 500 false."""
     pager, digest = new_alertmanager(), new_alertmanager()
@@ -133,7 +139,7 @@ async def test_the_share_of_false_alerts_changes_the_route_and_no_verdict(
     try:
         for name in names:
             await until(partial(_has_model, engine, Subject("default", name)))
-        clock.skip(FAULT_S - 60)
+        clock.skip(breaks_s - 30 - clock.now_s())  # between two cycles, half a minute from either
         cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
         for _ in range(6):
             before = cycles() or 0
