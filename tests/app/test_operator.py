@@ -130,7 +130,10 @@ async def _people_have_their_say(world: World, settings: Settings, operator: Ope
             and now
         )
     )
-    assert stages[2]["message"].startswith("pinned by spec.model_version; CalibrationUncertain: ")
+    assert stages[2]["message"] == (
+        "pinned by spec.model_version; "
+        "CalibrationUncertain: 1d of history hold fewer than 3 intervals of the budget 1/7d"
+    )
     assert (stages[1]["stage"], stages[1]["message"]) == ("Retired", "replaced by v1-r2")
     history.close()
 

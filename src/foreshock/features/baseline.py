@@ -242,7 +242,7 @@ def _fit_response(values: Array, loads: Array, knots: Array) -> Array:
             weighted.T @ design + bend + 1e-9 * np.eye(len(bend)) * len(rows), weighted.T @ target, rcond=None
         )[0]
         off = target - design @ solution
-        spread = 1.4826 * float(median(np.abs(off))) + 1e-12
+        spread = 1.4826 * median(np.abs(off)) + 1e-12
         weights = np.minimum(1.0, 1.5 * spread / (np.abs(off) + 1e-12))
     explained = 1.0 - float(np.average(off**2, weights=weights)) / (
         float(np.average((target - np.average(target, weights=weights)) ** 2, weights=weights)) + 1e-30
@@ -251,7 +251,7 @@ def _fit_response(values: Array, loads: Array, knots: Array) -> Array:
         return result
     for k, position in enumerate(usable):
         line = np.r_[0.0, solution[1 + k * (n_knots - 1) : 1 + (k + 1) * (n_knots - 1)]]
-        usual = float(median(_broken_line(loads[rows, position], knots[position], line)))
+        usual = median(_broken_line(loads[rows, position], knots[position], line))
         result[position] = line - usual
     return result
 
@@ -280,13 +280,14 @@ def _growth(values: Array, calendar: _Calendar, step_s: int) -> float:
         return 0.0
     x, y = full.astype(np.float64), days[full]
     first, second = np.triu_indices(len(x), 1)
-    slope = float(median((y[second] - y[first]) / (x[second] - x[first])))
+    slope = median((y[second] - y[first]) / (x[second] - x[first]))
     thirds = np.array_split(np.arange(len(x)), 3)
     ends = [median(y[third]) for third in thirds]
     spans = [median(x[third]) for third in thirds]
     early = (ends[1] - ends[0]) / (spans[1] - spans[0])
     late = (ends[2] - ends[1]) / (spans[2] - spans[1])
-    noise = 1.4826 * float(median(np.abs(y - slope * x - median(y - slope * x)))) + 1e-12
+    rest = y - slope * x
+    noise = 1.4826 * median(np.abs(rest - median(rest))) + 1e-12
     steady = min(early / slope, late / slope) > 0.4 if slope else False
     return slope / DAY_S if steady and abs(slope) * (x[-1] - x[0]) > 8.0 * noise else 0.0
 
@@ -315,8 +316,8 @@ def _robust_scale(rest: Array, values: Array) -> float:
     sample = raw[:: max(1, len(raw) // 4000)]
     steps = np.diff(np.unique(sample))
     resolution = 0.5 * float(np.min(steps)) if 0 < len(steps) < 200 else 0.0
-    size = float(median(np.abs(raw)))
-    middle = 1.4826 * float(median(np.abs(seen - median(seen))))
+    size = median(np.abs(raw))
+    middle = 1.4826 * median(np.abs(seen - median(seen)))
     low, high = np.quantile(seen, [0.05, 0.95])
     wide = float(high - low) / 3.29
     # a metric that hardly ever moves: its usual distance is that of the rare moves, or 2 % of its size

@@ -101,7 +101,7 @@ def _weekly(rest: Array, weekday: NDArray[np.int64]) -> tuple[Array, bool]:
     error, flat = float(np.nansum(np.abs(weeks - without))), float(np.nansum(np.abs(weeks)))
     has_smooth = error < _GAIN_WEEKLY * flat
     detail = raw - smooth
-    noise = 1.4826 * float(median(np.abs(detail)))
+    noise = 1.4826 * median(np.abs(detail))
     detail = np.where(np.abs(detail) > 6.0 * noise, detail, 0.0)
     weekly = (smooth if has_smooth else 0.0) + detail
     return np.asarray(weekly), bool(has_smooth or detail.any())
