@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from foreshock.core.frame import Array
-from foreshock.features.robust import median_of_columns
 
 HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
-AIM = 0.25  # of the budget: it is what a user accepts, not what is owed
+AIM = 1.0 / 6.0  # of the budget: it is what a user accepts, not what is owed
+_ORDINARY = 0.75  # of the incidents of a history teach the scale of their tail: a quarter may be real
+_LUCK = np.exp(0.5772)  # times n: the mean of the worst of n excesses is exceeded by one in so many (Gumbel 1958)
+_KTH = 2
 _BEYOND = 3.0  # times as far above the body as the worst incident: no history of weeks knows what lies further
 _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
@@ -39,6 +42,11 @@ def _above(k: int) -> float:
 
 
 _SHAPES = np.linspace(-0.25, 0.45, 141) + 1e-6
+# What `_scale` finds of a tail with this shape and a scale of 1: the integral of its quantiles, the upper ones cut
+_CENSORED_MEAN = (
+    ((1.0 - (1.0 - _ORDINARY) ** (1.0 - _SHAPE)) / (1.0 - _SHAPE) - _ORDINARY) / _SHAPE
+    + (1.0 - _ORDINARY) * ((1.0 - _ORDINARY) ** -_SHAPE - 1.0) / _SHAPE
+) / _ORDINARY
 _RATIOS = (_above(2) ** -_SHAPES - 1.0) / (_above(1) ** -_SHAPES - 1.0)
 
 
@@ -98,12 +106,13 @@ def tail_threshold(
 ) -> Array:
     """The score that incidents exceed at `aim` times the given rate: (...) from the hourly maxima (n_hours, ...).
 
-    A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975), with a fixed shape, whose scale
-    is the median excess and one standard error: half of the incidents may be real without moving it far, and a short
-    history asks for more distance. But hours know no tail: the fewer days there are, the less may they lift a threshold
-    above the `ordinary` one of longer histories; and no tail lifts it above `most`, or thrice as far as the worst.
-    Whatever the tail says, what a history holds often is no news: a fifth of its hours do not lie above, nor more
-    incidents than chance explains.
+    A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975) with a fixed shape. Its scale is
+    read twice, and the smaller counts: from the lower three quarters of the incidents, plus one standard error, so that
+    a short history asks for more distance and a few real incidents do not move it far; and from the worst of them,
+    since a tail that foretold worse than what came is not this one's. But hours know no tail: the fewer days there are,
+    the less may they lift a threshold above the `ordinary` one of longer histories; and no tail lifts it above `most`,
+    or thrice as far as the worst. Whatever the tail says, what a history holds often is no news: a fifth of its hours
+    do not lie above, nor more incidents than chance explains.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -111,20 +120,38 @@ def tail_threshold(
     incidents = _incidents(flat)
     above = np.where(incidents > body, incidents - body, np.nan)
     n_above = np.maximum(1, np.isfinite(above).sum(axis=0))
-    median_excess = np.nan_to_num(median_of_columns(above))
+    worst = np.nan_to_num(above).max(axis=0)
     per_hour = false_alarms_per_s * HOUR_S * aim
     share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
-    # the standard error of a scale that is read from the median of n exponential excesses is 1 / (ln 2 sqrt(n)) of it
-    unsure = 1.0 + 1.0 / (np.log(2.0) * np.sqrt(n_above))
-    scale = median_excess * unsure * _SHAPE / (2.0**_SHAPE - 1.0)
+    kth = np.minimum(_KTH, n_above)
+    top = np.take_along_axis(np.sort(np.nan_to_num(above), axis=0), (len(flat) - kth)[None, :], axis=0)[0]
+    luck = n_above * np.exp(0.5772 - np.array([0.0, 0.0, 1.0, 1.5, 1.8333, 2.08333])[kth])
+    scale = np.minimum(_scale(above, n_above), top / _reach(np.maximum(luck,1.2)))
     most = min(most, ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2))
-    tail = np.minimum(scale * (share**-_SHAPE - 1.0) / _SHAPE, _BEYOND * np.nan_to_num(above).max(axis=0))
+    tail = np.minimum(scale * _reach(1.0 / share), _BEYOND * worst)
     threshold = np.maximum(np.minimum(most, body + tail), _NO_NEWS * body)
     allowed = _allowed(false_alarms_per_s, len(flat))
     if len(flat) > allowed:
         next_one = np.sort(np.nan_to_num(above, nan=-np.inf), axis=0)[-1 - allowed]
         threshold = np.maximum(threshold, body + _NO_NEWS * next_one)
     return np.asarray(threshold.reshape(shape))
+
+
+def _reach(one_in: Array) -> Array:
+    """The excess, in scales, that one in so many exceeds."""
+    return np.asarray((one_in**_SHAPE - 1.0) / _SHAPE)
+
+
+def _scale(above: Array, n_above: NDArray[np.int64]) -> Array:
+    """The scale of the excesses (n, n_scores), NaN where there is none, and its standard error: (n_scores,).
+
+    The lower three quarters of them as they are, the others taken for the largest of these: what remains of the mean of
+    an exponential tail is its maximum likelihood estimate (Epstein and Sobel 1953), with an error of 1 / sqrt(taught).
+    """
+    taught = np.ceil(_ORDINARY * n_above).astype(np.int64)
+    last = np.take_along_axis(np.sort(above, axis=0), taught[None, :] - 1, axis=0)[0]
+    mean = np.nansum(np.minimum(above, last), axis=0) / taught
+    return np.asarray(mean / _CENSORED_MEAN * (1.0 + 1.0 / np.sqrt(taught)))
 
 
 def _allowed(false_alarms_per_s: float, n_hours: int) -> int:

@@ -39,7 +39,7 @@ class Level:
     def fit(cls, vectors: Array, lesson: Lesson) -> Self:
         counted = _counted(vectors, lesson.rules)
         step_s, per_s = lesson.schema.step_s, lesson.false_alarms_per_s
-        return cls(fit_tails(_statistics(vectors), counted, step_s, per_s, _LEAST))
+        return cls(fit_tails(_statistics(vectors), counted, step_s, per_s, _LEAST, n_alike=len(SCALES)))
 
     def score(self, vectors: Array, rules: Rules) -> Array:
         excess = np.abs(self.tails.excess(_statistics(vectors)))

@@ -46,12 +46,19 @@ class Tails:
 
 
 def fit_tails(
-    statistics: Array, counted: Array, step_s: int, false_alarms_per_s: float, least: Array | float = 0.0
+    statistics: Array,
+    counted: Array,
+    step_s: int,
+    false_alarms_per_s: float,
+    least: Array | float = 0.0,
+    n_alike: int = 0,
 ) -> Tails:
     """Fit (n_times, n_metrics, ...) held-out statistics; `counted` says which of them the rules let count.
 
     Each metric has its share of the budget; its statistics look at the same samples and are not divided once more.
     Nothing closer than `least`, (...,) in the statistics' own unit, is unusual, however tame the history was.
+    The first `n_alike` of the statistics (n_times, n_metrics, n_statistics) are views of one thing: their tails, in
+    spreads, tell of one threshold, the geometric mean of what each of them says.
     """
     n_times, shape = len(statistics), statistics.shape[1:]
     # series by series, each together in memory: a copy, which is worked on in place
@@ -65,5 +72,8 @@ def fit_tails(
     threshold = tail_threshold(
         hourly_maxima(away.T, step_s), false_alarms_per_s / max(1, shape[0]), ordinary=_ORDINARY_THRESHOLD
     )
+    if n_alike:
+        views = threshold.reshape(shape)[:, :n_alike]  # a view of the array: what is written here is written there
+        views[:] = np.exp(np.log(np.maximum(views, LEAST_THRESHOLD)).mean(axis=1, keepdims=True))
     threshold = np.maximum(threshold, np.maximum(LEAST_THRESHOLD, np.broadcast_to(least, shape).ravel() / spread))
     return Tails(middle.reshape(shape), spread.reshape(shape), threshold.reshape(shape))
