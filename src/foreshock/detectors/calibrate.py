@@ -19,10 +19,11 @@ HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
-AIM = 1.0 / 6.0  # of the budget: it is what a user accepts, not what is owed
+AIM = 0.25  # of the budget: it is what a user accepts, not what is owed
 _ORDINARY = 0.75  # of the incidents of a history teach the scale of their tail: a quarter may be real
 _LUCK = np.exp(0.5772)  # times n: the mean of the worst of n excesses is exceeded by one in so many (Gumbel 1958)
-_KTH = 2
+_KS = (1,)
+_Z = 1.0
 _BEYOND = 3.0  # times as far above the body as the worst incident: no history of weeks knows what lies further
 _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
@@ -123,10 +124,12 @@ def tail_threshold(
     worst = np.nan_to_num(above).max(axis=0)
     per_hour = false_alarms_per_s * HOUR_S * aim
     share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
-    kth = np.minimum(_KTH, n_above)
-    top = np.take_along_axis(np.sort(np.nan_to_num(above), axis=0), (len(flat) - kth)[None, :], axis=0)[0]
-    luck = n_above * np.exp(0.5772 - np.array([0.0, 0.0, 1.0, 1.5, 1.8333, 2.08333])[kth])
-    scale = np.minimum(_scale(above, n_above), top / _reach(np.maximum(luck,1.2)))
+    scale = _scale(above, n_above)
+    for k in _KS:
+        kth = np.minimum(k, n_above)
+        top = np.take_along_axis(np.sort(np.nan_to_num(above), axis=0), (len(flat) - kth)[None, :], axis=0)[0]
+        luck = n_above * np.exp(0.5772 - np.array([0.0, 0.0, 1.0, 1.5, 1.8333, 2.08333])[kth])
+        scale = np.minimum(scale, top / _reach(np.maximum(luck,1.2)))
     most = min(most, ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2))
     tail = np.minimum(scale * _reach(1.0 / share), _BEYOND * worst)
     threshold = np.maximum(np.minimum(most, body + tail), _NO_NEWS * body)
@@ -151,7 +154,7 @@ def _scale(above: Array, n_above: NDArray[np.int64]) -> Array:
     taught = np.ceil(_ORDINARY * n_above).astype(np.int64)
     last = np.take_along_axis(np.sort(above, axis=0), taught[None, :] - 1, axis=0)[0]
     mean = np.nansum(np.minimum(above, last), axis=0) / taught
-    return np.asarray(mean / _CENSORED_MEAN * (1.0 + 1.0 / np.sqrt(taught)))
+    return np.asarray(mean / _CENSORED_MEAN * (1.0 + _Z / np.sqrt(taught)))
 
 
 def _allowed(false_alarms_per_s: float, n_hours: int) -> int:
@@ -182,6 +185,7 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
     allowed = _allowed(read_per_s, len(maxima))
     if len(peaks) > allowed:
         threshold = max(threshold, _NO_NEWS * float(peaks[allowed]))
+    threshold = max(threshold, _NO_NEWS * float(high))
     rarer = max(1.0, read_per_s / max(false_alarms_per_s, 1.0 / _MEASURED_S))
     return float(low + (threshold - low) * rarer**_FAR)
 

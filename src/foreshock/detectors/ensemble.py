@@ -35,7 +35,8 @@ _LEVEL_BOUNDS = (1.0, 2.0)
 # A density must not hold what fired. A robust spread or tail must not be cleaned: its threshold would sink at each
 # retraining, and a metric whose noise grew would be excluded for ever
 _TAUGHT = frozenset({IsolationForest, Autoencoder})
-_LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2, Together: FEW_METRICS + 1}
+_TG = 0.3
+_LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2}
 # So many metrics count as one where there are many: what `together` does not find among them is mostly noise (measured)
 _ALIKE, _ALIKE_IN_RELATIONS = 10.0, 3.0
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
@@ -70,6 +71,8 @@ class Ensemble:
         channels, calibrations = [], []
         for kind, share in lessons.items():
             channels.append(kind.fit(taught if kind in _TAUGHT else vectors, share))
+            if kind is Together:  # what moved in one block of time only has no unit in the others
+                held_out[kind] = np.fmax(held_out[kind], channels[-1].score(vectors, share.rules))
             bounded = kind is Level and vectors.shape[1] <= FEW_METRICS
             least, most = _LEVEL_BOUNDS if bounded else (LEAST_THRESHOLD, np.inf)
             calibration = calibrate(
@@ -174,7 +177,7 @@ def _share(kind: type[Detector], kinds: tuple[type[Detector], ...], lesson: Less
 
     Of many metrics there is always one that moved: there, what is too small to count stays out.
     """
-    n_sharing = 1 if kind is Together else len(kinds)
+    n_sharing = 1 if kind is Together and n_metrics > FEW_METRICS else len(kinds) / (_TG if kind is Together else 1)
     rules = lesson.rules.without_minima() if n_metrics <= FEW_METRICS else lesson.rules
     return replace(lesson, rules=rules, false_alarms_per_s=lesson.false_alarms_per_s / n_sharing)
 

@@ -46,8 +46,6 @@ class Screen:
         """Fit on held-out vectors; what takes one metric alone hears of all deviations, see `Ensemble.fit`."""
         every, n_metrics = replace(lesson, rules=lesson.rules.without_minima()), vectors.shape[1]
         correlation = Correlation.fit(vectors, every) if n_metrics > 1 else None
-        if n_metrics <= FEW_METRICS:
-            return cls(Level.fit(vectors, every), correlation, None, np.array([0.0, 1.0]))
         together = Together.fit(vectors, lesson)
         raw = together.score(vectors, lesson.rules)
         unit = calibrate(raw, lesson.schema.step_s, lesson.false_alarms_per_s, aim=Together.aim)
