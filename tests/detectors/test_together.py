@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,8 +46,8 @@ def _moved(by: float, *, rows: int = 1, metrics: int = N_METRICS) -> Array:
 
 
 def test_a_small_move_of_all_metrics_is_found_by_this_channel_alone(model: Model) -> None:
-    """Three spreads are ordinary for one metric among twelve, and an incident when all make them at once."""
-    scores = _scores(model, _moved(3.0))
+    """Two and a half spreads are ordinary for one of twelve metrics, and an incident when all make them at once."""
+    scores = _scores(model, _moved(2.5))
     assert scores["together"] >= 1.0
     assert max(score for name, score in scores.items() if name != "together") < 1.0
     assert _scores(model, _moved(4.0, metrics=1))["together"] < 1.0
@@ -115,10 +117,25 @@ def test_a_fleet_takes_the_members_that_it_is_asked_for(model: Model) -> None:
     np.testing.assert_array_equal(stacked.score(vectors, rules), own.score(vectors, Rules.none(N_METRICS)))
 
 
-def test_few_metrics_are_judged_one_by_one() -> None:
-    """Up to five metrics there is no crowd: the ensemble holds the other channels, without a reserve."""
+def test_what_few_metrics_say_at_once_has_a_small_part_of_the_budget() -> None:
+    """Up to five metrics this channel stands beside the others, without a reserve: 1.0 lies farther than of many."""
     names = NAMES[:3]
     frame = Frame(0, STEP_S, names, _history()[:, :3])
     course = Course(Schema(names, STEP_S, 3600), Rules.none(3), "ensemble", 1 / 604_800, None, "UTC")
     few: Ensemble = train(frame, course, np.ones(frame.n_times, np.bool_)).ensemble
-    assert [channel.name for channel in few.channels] == ["level", "correlation", "isolation_forest"]
+    alone = train(frame, replace(course, algorithm="together"), np.ones(frame.n_times, np.bool_)).ensemble
+    assert [channel.name for channel in few.channels] == ["level", "correlation", "together", "isolation_forest"]
+    (own,) = (c for channel, c in zip(few.channels, few.calibrations, strict=True) if channel.name == "together")
+    assert own.threshold > 1.2 * alone.calibrations[0].threshold
+
+
+def test_a_metric_that_woke_up_within_the_history_is_not_news_for_weeks() -> None:
+    """Constant in three blocks of the history and lively in the last: its ordinary moves lie below the threshold."""
+    values = np.random.default_rng(9).normal(100, 5, (12 * PER_DAY, 1))
+    values[: 8 * PER_DAY] = 0.0
+    frame = Frame(0, STEP_S, ("woken",), values[: 11 * PER_DAY])
+    course = Course(Schema(("woken",), STEP_S, 3600), Rules.none(1), "ensemble", 1 / 604_800, (), "UTC")
+    ensemble = (model := train(frame, course, np.ones(frame.n_times, np.bool_))).ensemble
+    vectors = model.vectors(Frame(0, STEP_S, ("woken",), values), 11 * PER_DAY)
+    (row,) = (k for k, channel in enumerate(ensemble.channels) if isinstance(channel, Together))
+    assert ensemble.channel_scores(vectors, Rules.none(1))[row].max() < 1.0

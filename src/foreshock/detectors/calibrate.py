@@ -19,11 +19,10 @@ HOUR_S = 3600
 _BODY = 0.80  # the quantile of the hourly maxima above which an hour may belong to an incident
 _SHAPE = 0.1  # of the generalised Pareto tail: slightly heavier than exponential, as services are
 LEAST_THRESHOLD = 0.5
-AIM = 0.25  # of the budget: it is what a user accepts, not what is owed
+AIM = 0.2  # of the budget: it is what a user accepts, not what is owed
 _ORDINARY = 0.75  # of the incidents of a history teach the scale of their tail: a quarter may be real
 _LUCK = np.exp(0.5772)  # times n: the mean of the worst of n excesses is exceeded by one in so many (Gumbel 1958)
-_KS = (1,)
-_Z = 1.0
+_STRANGE = 20.0  # histories, one of which holds a worst excess that lies so far: it is an incident, not the tail's own
 _BEYOND = 3.0  # times as far above the body as the worst incident: no history of weeks knows what lies further
 _NO_NEWS = 1.001  # times what a history holds often
 _QUANTILES = (0.50, _BODY, 0.95)  # that fix the tail of a crowd
@@ -109,11 +108,11 @@ def tail_threshold(
 
     A generalised Pareto tail of the incidents above the 80 % quantile (Pickands 1975) with a fixed shape. Its scale is
     read twice, and the smaller counts: from the lower three quarters of the incidents, plus one standard error, so that
-    a short history asks for more distance and a few real incidents do not move it far; and from the worst of them,
-    since a tail that foretold worse than what came is not this one's. But hours know no tail: the fewer days there are,
-    the less may they lift a threshold above the `ordinary` one of longer histories; and no tail lifts it above `most`,
-    or thrice as far as the worst. Whatever the tail says, what a history holds often is no news: a fifth of its hours
-    do not lie above, nor more incidents than chance explains.
+    a short history asks for more distance and a few real incidents do not move it far; and from the worst that is not
+    so far off that it must be real, since a tail foretells nothing worse than what came. But hours know no tail: the
+    fewer days there are, the less may they lift a threshold above the `ordinary` one of longer histories; and no tail
+    lifts it above `most`, or thrice as far as the worst. Whatever the tail says, what a history holds often is no news:
+    a fifth of its hours do not lie above, nor more incidents than chance explains.
     """
     shape = maxima.shape[1:]
     flat = np.ascontiguousarray(np.where(np.isfinite(maxima), maxima, 0.0).reshape(len(maxima), -1))
@@ -125,11 +124,8 @@ def tail_threshold(
     per_hour = false_alarms_per_s * HOUR_S * aim
     share = np.minimum(1.0, per_hour * len(flat) / n_above)  # of the incidents, those that may exceed the threshold
     scale = _scale(above, n_above)
-    for k in _KS:
-        kth = np.minimum(k, n_above)
-        top = np.take_along_axis(np.sort(np.nan_to_num(above), axis=0), (len(flat) - kth)[None, :], axis=0)[0]
-        luck = n_above * np.exp(0.5772 - np.array([0.0, 0.0, 1.0, 1.5, 1.8333, 2.08333])[kth])
-        scale = np.minimum(scale, top / _reach(np.maximum(luck,1.2)))
+    own = np.where(above <= scale * _reach(_STRANGE * n_above), above, 0.0).max(axis=0)
+    scale = np.minimum(scale, own / _reach(_LUCK * n_above))
     most = min(most, ordinary * (1.0 + (len(flat) / _FEW_HOURS) ** 2))
     tail = np.minimum(scale * _reach(1.0 / share), _BEYOND * worst)
     threshold = np.maximum(np.minimum(most, body + tail), _NO_NEWS * body)
@@ -154,7 +150,7 @@ def _scale(above: Array, n_above: NDArray[np.int64]) -> Array:
     taught = np.ceil(_ORDINARY * n_above).astype(np.int64)
     last = np.take_along_axis(np.sort(above, axis=0), taught[None, :] - 1, axis=0)[0]
     mean = np.nansum(np.minimum(above, last), axis=0) / taught
-    return np.asarray(mean / _CENSORED_MEAN * (1.0 + _Z / np.sqrt(taught)))
+    return np.asarray(mean / _CENSORED_MEAN * (1.0 + 1.0 / np.sqrt(taught)))
 
 
 def _allowed(false_alarms_per_s: float, n_hours: int) -> int:
@@ -167,9 +163,9 @@ def crowd_threshold(maxima: Array, false_alarms_per_s: float, *, aim: float) -> 
 
     A generalised Pareto tail of the hours above their median, whose own shape is read as well: a sum over many metrics
     is tame, and a guess for single metrics would ask far too much of it. Three quantiles fix it, the highest 95 %, so
-    that a twentieth of the hours may be real incidents; few hours pull the shape to a guess. Whatever the tail says,
-    no more incidents may lie above than chance explains; and a budget that is rarer than the history can tell asks for
-    what services of its kind have shown (docs/decisions/0009).
+    that a twentieth of the hours may be real incidents; few hours pull the shape to a guess. Whatever the tail says, a
+    twentieth of the hours do not lie above, nor more incidents than chance explains; and a budget that is rarer than
+    the history can tell asks for what services of its kind have shown (docs/decisions/0009).
     """
     read_per_s = max(false_alarms_per_s, 1.0 / max(_READABLE_S, _READABLE * HOUR_S * len(maxima)))
     low, body, high = np.quantile(maxima, _QUANTILES)

@@ -35,8 +35,8 @@ _LEVEL_BOUNDS = (1.0, 2.0)
 # A density must not hold what fired. A robust spread or tail must not be cleaned: its threshold would sink at each
 # retraining, and a metric whose noise grew would be excluded for ever
 _TAUGHT = frozenset({IsolationForest, Autoencoder})
-_TG = 0.3
 _LEAST_METRICS: dict[type[Detector], int] = {Correlation: 2}
+_SUDDEN = 0.1  # of the budget for what `together` hears of a few metrics; of many it has the whole
 # So many metrics count as one where there are many: what `together` does not find among them is mostly noise (measured)
 _ALIKE, _ALIKE_IN_RELATIONS = 10.0, 3.0
 MOST_SCORE = 1e6  # what was always zero lies any number of its widths away: beyond this the number says nothing
@@ -173,13 +173,16 @@ def _taken(stacked: Calibration, rows: NDArray[np.int64]) -> Calibration:
 
 
 def _share(kind: type[Detector], kinds: tuple[type[Detector], ...], lesson: Lesson, n_metrics: int) -> Lesson:
-    """What one of the channels learns by (decision 0009): who sees most has the whole budget, the others share it.
+    """What one of the channels learns by (decision 0009): of many metrics, who sees most has all of the budget.
 
     Of many metrics there is always one that moved: there, what is too small to count stays out.
     """
-    n_sharing = 1 if kind is Together and n_metrics > FEW_METRICS else len(kinds) / (_TG if kind is Together else 1)
-    rules = lesson.rules.without_minima() if n_metrics <= FEW_METRICS else lesson.rules
-    return replace(lesson, rules=rules, false_alarms_per_s=lesson.false_alarms_per_s / n_sharing)
+    many = n_metrics > FEW_METRICS
+    part = 1.0 / len(kinds)
+    if kind is Together and len(kinds) > 1:
+        part = 1.0 if many else _SUDDEN
+    rules = lesson.rules if many else lesson.rules.without_minima()
+    return replace(lesson, rules=rules, false_alarms_per_s=lesson.false_alarms_per_s * part)
 
 
 def _cross_scores(

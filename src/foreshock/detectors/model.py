@@ -21,7 +21,7 @@ from foreshock.detectors.together import Together
 from foreshock.features.baseline import LEVEL_DAYS, N_KNOTS, Baseline, bins_of, describe, fit_baseline
 from foreshock.features.calendar import DAY_S
 from foreshock.features.robust import median_of_columns
-from foreshock.features.schema import FEW_METRICS, HALF, INDEX, STATISTICS, Schema
+from foreshock.features.schema import HALF, INDEX, STATISTICS, Schema
 
 FOLDS = 4
 MOST_METRICS = 1_000  # of a model that is read: ten times what a manifest may name
@@ -30,7 +30,7 @@ SCREEN_SHARES = np.geomspace(1.0, 1e-3, 61)  # shares of windows above each stor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Screen:
-    """The cheap statistic of the throttle: the largest deviation at any scale, of any relation, or of many metrics.
+    """The cheap statistic of the throttle: the largest deviation at any scale, of any relation, or sudden move.
 
     The last because a broad incident may lie within the usual of each metric and of each pair: without it the throttle
     would skip what `together` finds.
@@ -38,7 +38,7 @@ class Screen:
 
     level: Level
     correlation: Correlation | None
-    together: Together | None
+    together: Together | None  # artifacts from before few metrics had one lack it
     unit: Array  # of `together`: the middle and the threshold of its own score, (2,) or for a fleet (n_models, 2)
 
     @classmethod
