@@ -10,6 +10,7 @@ import pytest
 from foreshock.core.frame import Array, Frame
 from foreshock.detectors.calibrate import Calibration
 from foreshock.detectors.ensemble import Ensemble
+from foreshock.detectors.fleet import Fleet
 from foreshock.detectors.model import Course, Model, dump, load, train
 from foreshock.detectors.rules import Rules
 from foreshock.detectors.together import Together
@@ -57,7 +58,6 @@ def test_the_throttle_hears_what_many_metrics_say_together(model: Model) -> None
     """The cheap statistic of any window is at least that of this channel alone, in units of its own threshold."""
     vectors = model.vectors(Frame(0, STEP_S, NAMES, _moved(1.5)), PER_DAY)
     rules, screen = Rules.none(N_METRICS), model.screen
-    assert screen.together is not None
     crowd = Calibration(*screen.unit)(screen.together.score(vectors, rules))
     cheap = screen.score(vectors, rules)
     assert (cheap >= crowd).all()
@@ -139,3 +139,25 @@ def test_a_metric_that_woke_up_within_the_history_is_not_news_for_weeks() -> Non
     vectors = model.vectors(Frame(0, STEP_S, ("woken",), values), 11 * PER_DAY)
     (row,) = (k for k, channel in enumerate(ensemble.channels) if isinstance(channel, Together))
     assert ensemble.channel_scores(vectors, Rules.none(1))[row].max() < 1.0
+
+
+def test_a_model_from_before_few_metrics_had_this_channel_stands_beside_new_ones() -> None:
+    """Its scores are what they were, a silent channel among the others, alone and in one block with a new model."""
+    names = NAMES[:3]
+    frame = Frame(0, STEP_S, names, _history()[:, :3])
+    course = Course(Schema(names, STEP_S, 3600), Rules.none(3), "ensemble", 1 / 604_800, None, "UTC")
+    new = train(frame, course, np.ones(frame.n_times, np.bool_))
+    arrays, facts = dump(new)
+    row = [channel.name for channel in new.ensemble.channels].index("together")
+    without = {name: array for name, array in arrays.items() if ".together." not in name and name != "screen.unit"}
+    without["ensemble.calibrations"] = np.delete(arrays["ensemble.calibrations"], row, axis=0)
+    old = load(without, facts)
+    vectors = new.vectors(frame, frame.n_times - 50)
+    rules = Rules.none(3)
+    expected = np.delete(new.ensemble.channel_scores(vectors, rules), row, axis=0).max(axis=0)
+    np.testing.assert_array_equal(old.ensemble.channel_scores(vectors, rules).max(axis=0), expected)
+    fleet = Fleet.of([old, new], [rules, rules])
+    both = fleet.ensemble.take(np.array([0, 1])).channel_scores(vectors[-2:], Rules.stack([rules, rules]))
+    assert both[row, 0] == 0.0
+    assert load(*dump(old)).ensemble.channels[row].name == "together"
+    assert fleet.screen.take(np.array([0, 1])).score(vectors[-2:], Rules.stack([rules, rules])).shape == (2,)

@@ -134,13 +134,17 @@ class Ensemble:
 
     @classmethod
     def load(cls, arrays: Arrays) -> Self:
-        """The ensemble that `dump` came from."""
-        channels = []
+        """The ensemble that `dump` came from; one from before few metrics had `together` gets one that is silent."""
+        channels: list[Detector] = []
         for kind in DETECTORS:
             own = {name.split(".", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{kind.name}.")}
             if own:
                 channels.append(kind.load(own))
         rows = [Calibration(float(middle), float(threshold)) for middle, threshold in arrays["calibrations"]]
+        if len(channels) > 1 and not any(isinstance(channel, Together) for channel in channels):
+            place = len(channels) - 1  # where it stands in CHANNELS
+            channels.insert(place, Together.silent(arrays["level.middle"].shape[0]))
+            rows.insert(place, Calibration(0.0, 1.0))
         return cls(tuple(channels), tuple(rows[:-1]), rows[-1])
 
     @classmethod

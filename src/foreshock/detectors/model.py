@@ -38,7 +38,7 @@ class Screen:
 
     level: Level
     correlation: Correlation | None
-    together: Together | None  # artifacts from before few metrics had one lack it
+    together: Together
     unit: Array  # of `together`: the middle and the threshold of its own score, (2,) or for a fleet (n_models, 2)
 
     @classmethod
@@ -56,20 +56,17 @@ class Screen:
         result = self.level.score(vectors, rules)
         if self.correlation is not None:
             result = np.maximum(result, self.correlation.score(vectors, rules))
-        if self.together is not None:
-            many = Calibration(self.unit[..., 0], self.unit[..., 1])
-            result = np.maximum(result, many(self.together.score(vectors, rules)))
-        return result
+        sudden = Calibration(self.unit[..., 0], self.unit[..., 1])
+        return np.asarray(np.maximum(result, sudden(self.together.score(vectors, rules))))
 
     @classmethod
     def stack(cls, members: tuple[Screen, ...]) -> Screen:
         """The screens of a fleet, one row a member."""
         relations = tuple(member.correlation for member in members if member.correlation is not None)
-        crowds = tuple(member.together for member in members if member.together is not None)
         return cls(
             Level.stack(tuple(member.level for member in members)),
             Correlation.stack(relations) if relations else None,
-            Together.stack(crowds) if crowds else None,
+            Together.stack(tuple(member.together for member in members)),
             np.stack([member.unit for member in members]),
         )
 
@@ -78,7 +75,7 @@ class Screen:
         return Screen(
             self.level.take(rows),
             None if self.correlation is None else self.correlation.take(rows),
-            None if self.together is None else self.together.take(rows),
+            self.together.take(rows),
             self.unit[rows],
         )
 
@@ -91,12 +88,14 @@ class Screen:
     @classmethod
     def load(cls, arrays: Mapping[str, NDArray[Any]]) -> Screen:
         """The screen that `dump` came from."""
+        level = Level.load(_part(arrays, "level."))
         relation, crowd = _part(arrays, "correlation."), _part(arrays, "together.")
         return cls(
-            Level.load(_part(arrays, "level.")),
+            level,
             Correlation.load(relation) if relation else None,
-            Together.load(crowd) if crowd else None,
-            arrays.get("unit", np.array([0.0, 1.0])),  # artifacts from before it had none
+            # artifacts from before few metrics had one
+            Together.load(crowd) if crowd else Together.silent(level.tails.middle.shape[0]),
+            arrays.get("unit", np.array([0.0, 1.0])),  # and from before it had a unit
         )
 
 

@@ -47,6 +47,11 @@ class Together:
         alone = cls(unit, np.ones_like(unit))
         return cls(unit, np.maximum(alone._cubes(changes).mean(axis=0), _LEAST_USUAL))
 
+    @classmethod
+    def silent(cls, n_metrics: int) -> Self:
+        """One that never says anything: in the place of a channel that a model was trained without."""
+        return cls(np.full(n_metrics, np.inf), np.ones(n_metrics))
+
     def score(self, vectors: Array, rules: Rules) -> Array:
         return np.asarray(self._cubes(_changes(vectors, rules)).mean(axis=-1) ** (1.0 / _POWER))
 
