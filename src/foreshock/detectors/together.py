@@ -1,7 +1,7 @@
-"""`together`: several metrics move within minutes, by more than they usually do. Finds what no metric shows alone.
+"""`together`: metrics move within minutes, by more than they usually do. Of many it finds what none shows alone.
 
 Incidents of real services are broad, and most of them begin at once (docs/decisions/0009). It remembers no level, so it
-ends when the change ends.
+ends when the change ends. Of a few metrics it hears what is sudden, in their own units, beside the channels for levels.
 """
 
 from __future__ import annotations
