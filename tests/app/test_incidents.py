@@ -6,8 +6,9 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,7 @@ async def test_three_services_and_one_origin(settings: Settings, breaks_s: int) 
         clock.skip(breaks_s - 30 - clock.now_s())  # between two cycles, half a minute from either
         cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
         for _ in range(9):
-            before = cycles() or 0
-            clock.skip(60)
-            await until(lambda before=before: (cycles() or 0) > before)
+            await _to_next_cycle(clock, cycles)
         await until(lambda: len(told()) == 3)
     finally:
         task.cancel()
@@ -142,9 +141,7 @@ async def test_the_share_of_false_alerts_changes_the_route_and_no_verdict(
         clock.skip(breaks_s - 30 - clock.now_s())  # between two cycles, half a minute from either
         cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
         for _ in range(6):
-            before = cycles() or 0
-            clock.skip(60)
-            await until(lambda before=before: (cycles() or 0) > before)
+            await _to_next_cycle(clock, cycles)
         await until(lambda: len(digest.firing()) == 2)
         await until(lambda: not history.backlog())
         incidents = history.incidents()
@@ -191,6 +188,19 @@ async def test_other_sinks_while_an_alert_fires(
         counted.append(metrics.registry.get_sample_value("foreshock_deliveries_total", labels))
     assert {each.incident_id for each in incidents} == added.firing()
     assert counted == [None, 1.0]
+
+
+async def _to_next_cycle(clock: HurriedClock, cycles: Callable[[], float | None]) -> None:
+    """A minute on, and a little more where the skip fell before the engine slept again, so that the minute was over."""
+    before = cycles() or 0
+    clock.skip(60)
+    for _ in range(12):
+        with suppress(TimeoutError):
+            await until(lambda: (cycles() or 0) > before, within_s=5)
+            return
+        clock.skip(10)
+    raise TimeoutError
+
 
 
 def _has_model(engine: Engine, subject: Subject) -> bool:
@@ -260,9 +270,7 @@ async def test_amid_a_rollout_an_alert_waits_five_intervals_and_names_it(setting
         clock.skip(FAULT_S)
         cycles = partial(metrics.registry.get_sample_value, "foreshock_cycle_seconds_count", {"datasource": "default"})
         for _ in range(12):
-            before = cycles() or 0
-            clock.skip(60)
-            await until(lambda before=before: (cycles() or 0) > before)
+            await _to_next_cycle(clock, cycles)
             if stream.getvalue():
                 break
     finally:

@@ -336,7 +336,8 @@ def _clearly_below(frame: Frame) -> float:
     """The score below which a fault is missed, and not only as uncertain as a threshold from such a history is.
 
     The standard error of a tail's scale that is read from the median of its incidents, one in every eight hours: 0.55
-    for a day, 0.76 for a week; `tail_threshold` reads a little more surely. Else candidates with lower thresholds would win, and each revision alarm more.
+    for a day, 0.76 for a week; `tail_threshold` reads a little more surely. Else candidates with lower thresholds would
+    win, and each revision alarm more.
     """
     incidents = max(1.0, frame.n_times * frame.step_s / HOUR_S / 8)
     return float(1.0 / (1.0 + 1.0 / (np.log(2.0) * np.sqrt(incidents))))
