@@ -202,7 +202,6 @@ async def _to_next_cycle(clock: HurriedClock, cycles: Callable[[], float | None]
     raise TimeoutError
 
 
-
 def _has_model(engine: Engine, subject: Subject) -> bool:
     now = engine.standing(subject)
     return now is not None and now.revision is not None
