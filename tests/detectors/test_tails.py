@@ -51,3 +51,18 @@ def test_what_was_always_zero_does_not_drown_what_lies_far_beyond() -> None:
     shares = blame.ravel() / blame.sum()
     assert shares[0] > shares[1] > 0.2
     np.testing.assert_allclose(blame.ravel()[2], 0.5)
+
+
+def test_views_of_one_thing_share_a_threshold_and_spikes_keep_most_of_theirs() -> None:
+    """Two scales of the same noise have the geometric mean; one with a spike every few hours keeps three quarters."""
+    random = np.random.default_rng(6)
+    calm, other, spiky = (random.normal(0.0, 1.0, 14 * 288) for _ in range(3))
+    spiky[::50] *= 12.0
+    everything = np.ones((14 * 288, 1, 2), np.bool_)
+
+    def thresholds(first: np.ndarray, second: np.ndarray, n_alike: int) -> np.ndarray:
+        statistics = np.stack([first, second], axis=-1)[:, None]
+        return fit_tails(statistics, everything, STEP_S, BUDGET_PER_S, n_alike=n_alike).threshold[0]
+
+    np.testing.assert_allclose(thresholds(calm, other, 2), np.sqrt(np.prod(thresholds(calm, other, 0))))
+    np.testing.assert_allclose(thresholds(calm, spiky, 2)[1], 0.75 * thresholds(calm, spiky, 0)[1])

@@ -15,6 +15,7 @@ from foreshock.features.robust import median_of_rows
 LEAST_THRESHOLD = 3.5  # robust standard deviations: below them nothing is unusual, however tame the history was
 _ORDINARY_THRESHOLD = 8.0  # of normal noise over two weeks
 _CERTAIN = 7.0  # thresholds: who lies beyond is to blame, and a metric that was always zero not more than others
+_OWN = 0.75  # of its own threshold every view keeps: spikes of every hour are in single samples, and in no mean
 _LEAST_SPREAD = 0.05  # statistics are in units of the residual's usual distance: finer than that is no news
 
 
@@ -58,7 +59,7 @@ def fit_tails(
     Each metric has its share of the budget; its statistics look at the same samples and are not divided once more.
     Nothing closer than `least`, (...,) in the statistics' own unit, is unusual, however tame the history was.
     The first `n_alike` of the statistics (n_times, n_metrics, n_statistics) are views of one thing: their tails, in
-    spreads, tell of one threshold, the geometric mean of what each of them says.
+    spreads, tell of one threshold, the geometric mean of what each of them says; who says far more keeps most of it.
     """
     n_times, shape = len(statistics), statistics.shape[1:]
     # series by series, each together in memory: a copy, which is worked on in place
@@ -74,6 +75,7 @@ def fit_tails(
     )
     if n_alike:
         views = threshold.reshape(shape)[:, :n_alike]  # a view of the array: what is written here is written there
-        views[:] = np.exp(np.log(np.maximum(views, LEAST_THRESHOLD)).mean(axis=1, keepdims=True))
+        common = np.exp(np.log(np.maximum(views, LEAST_THRESHOLD)).mean(axis=1, keepdims=True))
+        views[:] = np.maximum(common, _OWN * views)
     threshold = np.maximum(threshold, np.maximum(LEAST_THRESHOLD, np.broadcast_to(least, shape).ravel() / spread))
     return Tails(middle.reshape(shape), spread.reshape(shape), threshold.reshape(shape))
