@@ -93,3 +93,9 @@ def test_a_budget_that_no_history_can_tell_asks_for_more_than_its_tail_says() ->
     )
     assert day < week
     np.testing.assert_allclose([four_weeks, year], [2.0 * week, month])
+
+
+def test_what_a_twentieth_of_the_hours_of_a_crowd_hold_is_no_news() -> None:
+    """Silent for weeks and lively for the last two days: one incident by its hours, and yet how it is now."""
+    maxima = np.where(np.arange(28 * 24) < 26 * 24, 0.0, 9.0)
+    assert crowd_threshold(maxima, 1.0 / 604_800, aim=1.5) > 9.0
