@@ -99,3 +99,9 @@ def test_what_a_twentieth_of_the_hours_of_a_crowd_hold_is_no_news() -> None:
     """Silent for weeks and lively for the last two days: one incident by its hours, and yet how it is now."""
     maxima = np.where(np.arange(28 * 24) < 26 * 24, 0.0, 9.0)
     assert crowd_threshold(maxima, 1.0 / 604_800, aim=1.5) > 9.0
+
+
+def test_noise_with_an_end_foretells_nothing_far_beyond_its_worst() -> None:
+    """Hours between 1 and 2, all alike, for four weeks: once a week lies within a tenth of 2, not two fifths beyond."""
+    maxima = 1.0 + np.random.default_rng(2).uniform(0.0, 1.0, 28 * 24)
+    assert 1.8 < float(tail_threshold(maxima, 1.0 / 604_800)) < 2.1
